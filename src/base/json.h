@@ -1,0 +1,33 @@
+// JSON in: one strict parser for every file and request that Nautile reads. Order-preserving, rejects duplicate keys,
+// invalid UTF-8, trailing bytes, and nesting deeper than kMaxJsonDepth.
+//
+// Thread-safety: free functions without state.
+#pragma once
+
+#include <cstdint>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <string_view>
+
+#include "base/status.h"
+
+namespace nautile {
+
+using Json = nlohmann::ordered_json;
+inline constexpr int kMaxJsonDepth = 128;
+
+// `where` names the text in the error ("config.json"). kCorrupt with the byte position otherwise.
+Result<Json> parse_json(std::string_view text, const std::string& where);
+
+// The field `key` of `object` as the asked type; kInvalidArgument naming `where.key` when it is missing or of another
+// type. Integers must be whole numbers within int64.
+Result<int64_t> json_int(const Json& object, const char* key, const std::string& where);
+Result<double> json_number(const Json& object, const char* key, const std::string& where);
+Result<bool> json_bool(const Json& object, const char* key, const std::string& where);
+Result<std::string> json_string(const Json& object, const char* key, const std::string& where);
+
+// Python's json.dumps(value, ensure_ascii=False): ", " and ": ", key order kept, floats in shortest round-trip Python
+// style. This is the form V4 prompts use (spec chat.md 4.1).
+std::string python_json(const Json& value);
+
+}  // namespace nautile

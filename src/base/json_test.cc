@@ -1,0 +1,37 @@
+// The strict reader refuses what a lenient one lets through; the writer prints what Python prints.
+#include "base/json.h"
+
+#include <doctest/doctest.h>
+
+using namespace nautile;
+
+TEST_CASE("parse_json refuses duplicate keys, depth, trailing bytes and bad UTF-8") {
+  CHECK(parse_json(R"({"a": 1, "b": [true, null]})", "t").ok());
+  CHECK(parse_json(R"({"a": 1, "a": 2})", "t").status().what().find("twice") != std::string::npos);
+  CHECK_FALSE(parse_json("{} x", "t").ok());
+  CHECK_FALSE(parse_json("\"\xff\"", "t").ok());
+  CHECK_FALSE(parse_json("", "t").ok());
+  CHECK(parse_json(std::string(128, '[') + std::string(128, ']'), "t").ok());
+  CHECK_FALSE(parse_json(std::string(129, '[') + std::string(129, ']'), "t").ok());
+  CHECK_FALSE(parse_json(std::string(200000, '['), "t").ok());
+  CHECK(parse_json("[1, }", "t").status().where().find("byte 5") != std::string::npos);
+}
+
+TEST_CASE("typed fields name the place and the type") {
+  Json object = parse_json(R"({"n": 3, "x": 1.5, "big": 18446744073709551615})", "t").value();
+  CHECK(json_int(object, "n", "config.json").value() == 3);
+  CHECK_FALSE(json_int(object, "x", "config.json").ok());
+  CHECK_FALSE(json_int(object, "big", "config.json").ok());
+  CHECK(json_number(object, "n", "config.json").value() == 3.0);
+  auto missing = json_string(object, "s", "config.json").status();
+  CHECK(missing.where() == "config.json");
+  CHECK(missing.what().find("\"s\" is missing") != std::string::npos);
+}
+
+TEST_CASE("python_json prints like json.dumps(ensure_ascii=False)") {
+  auto same = [](const char* text) { return python_json(parse_json(text, "t").value()); };
+  CHECK(same(R"({"b":1,"a":[1.0,-0.5,1e-7,1e16,123456789.25,true,null]})") ==
+        R"({"b": 1, "a": [1.0, -0.5, 1e-07, 1e+16, 123456789.25, true, null]})");
+  CHECK(same(R"(["\u00e9\/\u0001\n\"", 0.0001, 1e-5, 12345678901234567890])") ==
+        "[\"é/\\u0001\\n\\\"\", 0.0001, 1e-05, 12345678901234567890]");
+}

@@ -1,0 +1,78 @@
+// ModelConfig: the numbers of config.json that shape a DeepSeek-V4 (spec checkpoint.md section 3, model.md section 1).
+//
+// Everything is read, nothing is assumed: a missing or contradictory field is an error that names it.
+// Thread-safety: a value.
+#pragma once
+
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/status.h"
+
+namespace nautile {
+
+// What a layer's attention sees beside its window.
+enum class LayerKind {
+  kSwa,  // ratio 0: the window only
+  kCsa,  // ratio 4: top-k of overlapping compressed entries, chosen by the indexer
+  kHca,  // ratio 128: every compressed entry
+};
+
+// Which draft module the checkpoint carries under mtp.*.
+enum class DraftKind { kNone, kMtp, kDspark };
+
+struct RopeScaling {
+  double factor = 16;
+  int original_max_positions = 65536;
+  double beta_fast = 32, beta_slow = 1;
+};
+
+struct DsparkConfig {
+  int block_size = 0;  // draft tokens a round; 0: no DSpark
+  int noise_token_id = 0;
+  int markov_rank = 0;
+  std::vector<int> target_layers;
+};
+
+struct ModelConfig {
+  int vocab_size = 0;
+  int hidden = 0;                  // D
+  int layers = 0;                  // main layers, draft blocks not counted
+  int heads = 0;                   // H, query heads; there is one KV head
+  int head_dim = 0;                // c
+  int rope_dim = 0;                // rd, the last dims of a head
+  int q_lora_rank = 0;
+  int o_groups = 0, o_lora_rank = 0;
+  int window = 0;
+  std::vector<int> compress_ratios;  // one a main layer, each 0, 4 or 128
+  int index_heads = 0, index_head_dim = 0, index_topk = 0;
+  int routed_experts = 0, experts_per_token = 0, shared_experts = 1;
+  int expert_inter = 0;            // I
+  int hash_layers = 0;             // the first layers, routed by token id
+  double route_scale = 0;
+  double swiglu_limit = 0;
+  int hc_mult = 0, hc_sinkhorn_iters = 0;
+  double hc_eps = 0, norm_eps = 0;
+  double rope_theta = 0, compress_rope_theta = 0;
+  RopeScaling rope_scaling;        // of CSA and HCA layers
+  int max_positions = 0;
+  int bos_id = 0, eos_id = 1;
+  int mtp_layers = 0;              // num_nextn_predict_layers
+  DsparkConfig dspark;
+
+  LayerKind kind(int layer) const {
+    const int ratio = compress_ratios[static_cast<size_t>(layer)];
+    return ratio == 0 ? LayerKind::kSwa : ratio == 4 ? LayerKind::kCsa : LayerKind::kHca;
+  }
+  bool hash_routed(int layer) const { return layer < hash_layers; }
+};
+
+// Reads the text of a config.json. `where` names it in errors. kUnsupported for another architecture (V4.1 among them)
+// or for dimensions that break the formats' blocks.
+Result<ModelConfig> parse_config(std::string_view text, const std::string& where);
+
+// "v4-flash" or "v4-pro": the published shapes. kInvalidArgument names what there is.
+Result<ModelConfig> shape_config(std::string_view name);
+
+}  // namespace nautile

@@ -1,0 +1,61 @@
+// Files: read whole, map read-only, write atomically. The only place where Nautile opens files, so that tests can break
+// them (FileSystem is an interface; Faults wraps it in tests).
+//
+// Thread-safety: a FileSystem may be used from several threads; a MappedFile is read-only and may be shared.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/status.h"
+
+namespace nautile {
+
+// A file's bytes in memory, read-only, for as long as the object lives.
+class MappedFile {
+ public:
+  MappedFile() = default;
+  MappedFile(const std::byte* data, size_t bytes) : data_(data), bytes_(bytes) {}
+  MappedFile(MappedFile&& other) noexcept { swap(other); }
+  MappedFile& operator=(MappedFile&& other) noexcept {
+    swap(other);
+    return *this;
+  }
+  ~MappedFile();
+
+  std::span<const std::byte> bytes() const { return {data_, bytes_}; }
+
+ private:
+  void swap(MappedFile& other) noexcept {
+    std::swap(data_, other.data_);
+    std::swap(bytes_, other.bytes_);
+  }
+  const std::byte* data_ = nullptr;
+  size_t bytes_ = 0;
+};
+
+class FileSystem {
+ public:
+  virtual ~FileSystem() = default;
+  // The whole file as text; kResourceExhausted when it is larger than max_bytes.
+  virtual Result<std::string> read(const std::string& path, size_t max_bytes) = 0;
+  virtual Result<MappedFile> map(const std::string& path) = 0;
+  // Names in the directory, sorted, without "." and "..".
+  virtual Result<std::vector<std::string>> list(const std::string& directory) = 0;
+  virtual bool exists(const std::string& path) = 0;
+  // Writes to a neighbour, syncs, renames: readers see the old bytes or all the new ones.
+  virtual Status write(const std::string& path, std::string_view bytes) = 0;
+};
+
+// The operating system's files.
+std::unique_ptr<FileSystem> real_files();
+
+// "dir/name" with exactly one slash between.
+std::string join_path(std::string_view directory, std::string_view name);
+
+}  // namespace nautile

@@ -1,0 +1,107 @@
+// The pool: workers spin a short while on an epoch counter, then park on it.
+#include "sys/threads.h"
+
+#include <pthread.h>
+#include <sched.h>
+
+#include <algorithm>
+#include <string>
+
+namespace nautile {
+namespace {
+
+// About 20 us of spinning before a worker parks: longer than the gap between two phases of a layer, shorter than a
+// person's patience with a busy core.
+constexpr int kSpins = 4000;
+
+inline void pause_core() {
+#if defined(__x86_64__)
+  __builtin_ia32_pause();
+#endif
+}
+
+std::vector<int> allowed_cpus() {
+  cpu_set_t set;
+  CPU_ZERO(&set);
+  std::vector<int> cpus;
+  if (sched_getaffinity(0, sizeof set, &set) == 0) {
+    for (int cpu = 0; cpu < CPU_SETSIZE; ++cpu) {
+      if (CPU_ISSET(cpu, &set)) cpus.push_back(cpu);
+    }
+  }
+  return cpus;
+}
+
+}  // namespace
+
+int usable_cores() { return std::max<int>(1, static_cast<int>(allowed_cpus().size())); }
+
+ThreadPool::ThreadPool(int threads) {
+  const std::vector<int> cpus = allowed_cpus();
+  for (int worker = 1; worker < threads; ++worker) {
+    workers_.emplace_back([this, worker] { work(worker); });
+    pthread_setname_np(workers_.back().native_handle(), ("nautile-" + std::to_string(worker)).c_str());
+    if (static_cast<size_t>(threads) <= cpus.size()) {
+      cpu_set_t one;
+      CPU_ZERO(&one);
+      CPU_SET(cpus[static_cast<size_t>(worker)], &one);
+      pthread_setaffinity_np(workers_.back().native_handle(), sizeof one, &one);
+    }
+  }
+}
+
+ThreadPool::~ThreadPool() {
+  stop_.store(true);
+  epoch_.fetch_add(1);
+  epoch_.notify_all();
+  for (std::thread& worker : workers_) worker.join();
+}
+
+void ThreadPool::work(int worker) {
+  unsigned seen = 0;
+  for (;;) {
+    for (int spin = 0; epoch_.load(std::memory_order_acquire) == seen; ++spin) {
+      if (spin < kSpins) {
+        pause_core();
+      } else {
+        epoch_.wait(seen, std::memory_order_acquire);
+      }
+    }
+    seen = epoch_.load(std::memory_order_acquire);
+    if (stop_.load()) return;
+    (*job_)(worker);
+    pending_.fetch_sub(1, std::memory_order_release);
+  }
+}
+
+void ThreadPool::run(const std::function<void(int)>& job) {
+  if (workers_.empty()) return job(0);
+  job_ = &job;
+  pending_.store(static_cast<int>(workers_.size()), std::memory_order_relaxed);
+  epoch_.fetch_add(1, std::memory_order_release);
+  epoch_.notify_all();
+  job(0);
+  for (int spin = 0; pending_.load(std::memory_order_acquire) != 0; ++spin) {
+    if (spin < kSpins) {
+      pause_core();
+    } else {
+      std::this_thread::yield();
+    }
+  }
+}
+
+void ThreadPool::for_range(size_t count, size_t grain, const std::function<void(size_t, size_t)>& body) {
+  if (count == 0) return;
+  const size_t chunks = (count + grain - 1) / grain;
+  const size_t parts = std::min<size_t>(static_cast<size_t>(threads()), chunks);
+  if (parts == 1) return body(0, count);
+  run([&](int worker) {
+    const size_t part = static_cast<size_t>(worker);
+    if (part >= parts) return;
+    const size_t begin = chunks * part / parts * grain;
+    const size_t end = std::min(count, chunks * (part + 1) / parts * grain);
+    if (begin < end) body(begin, end);
+  });
+}
+
+}  // namespace nautile

@@ -1,0 +1,46 @@
+// A pool of pinned threads that run one job at a time, all together. The calling thread is worker 0.
+//
+// Work must be split so that results do not depend on the number of workers: split by output elements, never by the
+// terms of a sum.
+// Thread-safety: one caller at a time.
+#pragma once
+
+#include <atomic>
+#include <cstddef>
+#include <functional>
+#include <thread>
+#include <vector>
+
+namespace nautile {
+
+class ThreadPool {
+ public:
+  // `threads` workers including the caller, at least 1. Each worker beyond the caller is pinned to a CPU of the process's
+  // affinity mask when there are enough of them.
+  explicit ThreadPool(int threads);
+  ~ThreadPool();
+  ThreadPool(const ThreadPool&) = delete;
+  ThreadPool& operator=(const ThreadPool&) = delete;
+
+  int threads() const { return static_cast<int>(workers_.size()) + 1; }
+
+  // Runs job(worker) once on every worker and returns when all are done.
+  void run(const std::function<void(int worker)>& job);
+
+  // Runs body(begin, end) over [0, count) cut into one contiguous run a worker; each run but the last is a multiple of
+  // `grain`. Small counts run on the caller alone.
+  void for_range(size_t count, size_t grain, const std::function<void(size_t begin, size_t end)>& body);
+
+ private:
+  void work(int worker);
+  std::vector<std::thread> workers_;
+  const std::function<void(int)>* job_ = nullptr;
+  alignas(64) std::atomic<unsigned> epoch_{0};
+  alignas(64) std::atomic<int> pending_{0};
+  std::atomic<bool> stop_{false};
+};
+
+// Physical cores in the process's affinity mask (one thread per core is what the pool wants), at least 1.
+int usable_cores();
+
+}  // namespace nautile

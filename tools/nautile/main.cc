@@ -1,0 +1,32 @@
+// nautile VERB: parses the command line and runs one verb.
+#include <fmt/format.h>
+
+#include <cstdio>
+
+#include "verbs.h"
+
+namespace nautile {
+
+int fail(const Status& status) {
+  fmt::print(stderr, "nautile: {}\n", status.message());
+  switch (status.code()) {
+    case Code::kInvalidArgument: return kExitBadArguments;
+    case Code::kResourceExhausted: return kExitDoesNotFit;
+    default: return kExitFailed;
+  }
+}
+
+}  // namespace nautile
+
+int main(int argc, char** argv) {
+  using namespace nautile;
+  CLI::App app("Runs DeepSeek-V4 from its official checkpoint.", "nautile");
+  app.require_subcommand(1);
+  Run run;
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    return app.exit(error) == 0 ? kExitDone : kExitBadArguments;
+  }
+  return run();
+}
