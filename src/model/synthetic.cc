@@ -110,8 +110,6 @@ struct Recipe {
 
 class Planner {
  public:
-  explicit Planner(const ModelConfig& config) : c_(config) {}
-
   Recipe recipe(const ExpectedTensor& tensor, int64_t k) {
     using Draw = Recipe::Draw;
     const double std = 1 / std::sqrt(static_cast<double>(std::max<int64_t>(k, 1)));
@@ -214,7 +212,6 @@ class Planner {
     return normal(draw, 0, std);
   }
 
-  const ModelConfig& c_;
   int64_t rows_of_weight_ = 0;
   std::map<std::pair<int, float>, std::shared_ptr<const std::vector<uint8_t>>> tables_;
 };
@@ -340,7 +337,7 @@ Result<Checkpoint> synthetic_checkpoint(const ModelConfig& config, const Variant
     size_t tensor;
     uint64_t begin, end;
   };
-  Planner planner(config);
+  Planner planner;
   std::vector<Recipe> recipes;
   std::vector<Piece> pieces;
   for (size_t i = 0; i < tensors.size(); ++i) {
