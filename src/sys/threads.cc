@@ -34,7 +34,9 @@ std::vector<int> allowed_cpus() {
 
 }  // namespace
 
-int usable_cores() { return std::max<int>(1, static_cast<int>(allowed_cpus().size())); }
+int usable_cores() {
+  return std::max<int>(1, static_cast<int>(allowed_cpus().size()));
+}
 
 ThreadPool::ThreadPool(int threads) {
   const std::vector<int> cpus = allowed_cpus();

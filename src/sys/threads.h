@@ -15,8 +15,8 @@ namespace nautile {
 
 class ThreadPool {
  public:
-  // `threads` workers including the caller, at least 1. Each worker beyond the caller is pinned to a CPU of the process's
-  // affinity mask when there are enough of them.
+  // `threads` workers including the caller, at least 1. Each worker beyond the caller is pinned to a CPU of the
+  // process's affinity mask when there are enough of them.
   explicit ThreadPool(int threads);
   ~ThreadPool();
   ThreadPool(const ThreadPool&) = delete;

@@ -10,9 +10,12 @@ namespace nautile {
 int fail(const Status& status) {
   fmt::print(stderr, "nautile: {}\n", status.message());
   switch (status.code()) {
-    case Code::kInvalidArgument: return kExitBadArguments;
-    case Code::kResourceExhausted: return kExitDoesNotFit;
-    default: return kExitFailed;
+    case Code::kInvalidArgument:
+      return kExitBadArguments;
+    case Code::kResourceExhausted:
+      return kExitDoesNotFit;
+    default:
+      return kExitFailed;
   }
 }
 
