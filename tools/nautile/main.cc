@@ -26,6 +26,7 @@ int main(int argc, char** argv) {
   CLI::App app("Runs DeepSeek-V4 from its official checkpoint.", "nautile");
   app.require_subcommand(1);
   Run run;
+  add_tokenize(app, run);
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {

@@ -16,4 +16,6 @@ using Run = std::function<int()>;
 // Prints the error on stderr and returns the exit code that fits it.
 int fail(const Status& status);
 
+void add_tokenize(CLI::App& app, Run& run);
+
 }  // namespace nautile
