@@ -278,7 +278,7 @@ Status write_checkpoint(FileSystem& files, const Checkpoint& checkpoint, const s
   }
   if (shards.size() <= 1) return {};
   const nlohmann::json index = {{"metadata", {{"total_size", checkpoint.payload_bytes()}}}, {"weight_map", weight_map}};
-  return files.write(join_path(directory, kIndexName), index.dump(1) + "\n");
+  return files.write(join_path(directory, kIndexName), index.dump(1, ' ', false, nlohmann::json::error_handler_t::replace) + "\n");
 }
 
 }  // namespace nautile

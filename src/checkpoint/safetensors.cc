@@ -155,6 +155,11 @@ class HeaderReader : public nlohmann::json_sax<nlohmann::json> {
   std::unordered_set<std::string> names_, metadata_names_;
 };
 
+// Quoted and escaped; bytes that are not UTF-8 are replaced rather than thrown about.
+std::string json_text(const std::string& text) {
+  return nlohmann::json(text).dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
+}
+
 }  // namespace
 
 Result<SafetensorsHeader> parse_safetensors(std::span<const std::byte> file, const std::string& where) {
@@ -237,7 +242,7 @@ std::string safetensors_header(const std::vector<SafetensorsTensor>& tensors) {
   uint64_t offset = 0;
   for (const SafetensorsTensor& tensor : tensors) {
     json += fmt::format(",{}:{{\"dtype\":\"{}\",\"shape\":[{}],\"data_offsets\":[{},{}]}}",
-                        json_text(nlohmann::json(tensor.name)), dtype_name(tensor.dtype), fmt::join(tensor.shape, ","),
+                        json_text(tensor.name), dtype_name(tensor.dtype), fmt::join(tensor.shape, ","),
                         offset, offset + tensor.bytes);
     offset += tensor.bytes;
   }
