@@ -53,7 +53,7 @@ class Table:
 
     def __init__(self):
         self.failed = []
-        print(f"{'config':9} {'what':34} {'rows':>5} {'median':>9} {'max':>9} {'argmax':>7}  verdict")
+        print(f"{'config':9} {'what':36} {'rows':>5} {'median':>9} {'max':>9} {'argmax':>7}  verdict")
 
     def line(self, config, what, a, b, ok):
         """ok(errors, argmax agreement) -> bool."""
@@ -64,12 +64,12 @@ class Table:
         same = float((a.argmax(axis=1) == b.argmax(axis=1)).mean())
         good = ok(errors, same)
         verdict = "ok" if good else f"FAILED (worst row {int(errors.argmax())})"
-        print(f"{config:9} {what:34} {len(a):5} {np.median(errors):9.2e} {errors.max():9.2e} {same:7.1%}  {verdict}")
+        print(f"{config:9} {what:36} {len(a):5} {np.median(errors):9.2e} {errors.max():9.2e} {same:7.1%}  {verdict}")
         if not good:
             self.failed.append(f"{config}: {what}")
 
     def note(self, config, what, text, good):
-        print(f"{config:9} {what:34} {text}  {'ok' if good else 'FAILED'}")
+        print(f"{config:9} {what:36} {text}  {'ok' if good else 'FAILED'}")
         if not good:
             self.failed.append(f"{config}: {what}")
 
@@ -84,6 +84,11 @@ def is_exact(errors, same):
 def oracle(folder, ids, numerics, dtype):
     model = Reference(folder, numerics, dtype)
     return model.logits(model.streams(ids)).astype(np.float32), model
+
+
+def oracle_mtp(folder, ids, numerics="exact"):
+    model = Reference(folder, numerics, "float64")
+    return model.mtp_logits(model.streams(ids), ids).astype(np.float32)
 
 
 def score(binary, folder, ids, numerics, chunk=None):
@@ -136,7 +141,7 @@ def check_reference(table, name, binary, folder, ids, layers):
     if layers == 1:
         table.line(name, "reference: oracle f32 / oracle f64", r32, r64, ok)
     else:
-        print(f"{name:9} {'reference: noise floor (median)':34} {floor:.2e}")
+        print(f"{name:9} {'reference: noise floor (median)':36} {floor:.2e}")
     if binary:
         table.line(name, "reference: nautile / oracle f64", score(binary, folder, ids, "reference"), r64, ok)
 
@@ -171,6 +176,9 @@ def main():
             if not args.no_transformers:
                 hf = transformers_logits.logits(transformers_logits.load(folder), ids)
             check_oracles(table, name, folder, ids, exact64, model, hf)
+            if hf is not None and cfg["num_nextn_predict_layers"]:
+                mtp = transformers_logits.mtp_logits(folder, ids)
+                table.line(name, "exact: MTP transformers / oracle f64", mtp, oracle_mtp(folder, ids), is_exact)
             try:
                 if binary:
                     check_program(table, name, binary, folder, ids, exact64, hf)

@@ -76,13 +76,13 @@ _BASE = {
 _SMALL = {
     # Flash's order of layers; three hash layers; selection among 175 entries.
     "flash": dict(
-        seed=3101, tokens=700, hidden_size=256, num_attention_heads=4, o_groups=2, moe_intermediate_size=256,
+        seed=25101, tokens=700, hidden_size=256, num_attention_heads=4, o_groups=2, moe_intermediate_size=256,
         n_routed_experts=8, num_hash_layers=3, compress_ratios=[0, 0, 4, 128, 4, 0], index_topk=16,
         swiglu_limit=2.5,
     ),
     # Pro's order; wider heads; more groups; three experts per token.
     "pro": dict(
-        seed=28102, tokens=700, vocab_size=320, hidden_size=384, num_attention_heads=8, head_dim=192, o_groups=4,
+        seed=59102, tokens=700, vocab_size=320, hidden_size=384, num_attention_heads=8, head_dim=192, o_groups=4,
         q_lora_rank=256, n_routed_experts=12, num_experts_per_tok=3, num_hash_layers=3, routed_scaling_factor=2.5,
         compress_ratios=[128, 128, 4, 128, 4, 0], index_topk=64, index_n_heads=24,
     ),
@@ -94,18 +94,19 @@ _SMALL = {
     "csa": dict(
         seed=7104, tokens=400, num_attention_heads=4, head_dim=96, qk_rope_head_dim=32, index_head_dim=64,
         index_topk=8, sliding_window=64, num_hash_layers=1, compress_ratios=[4, 4, 4, 0],
+        max_position_embeddings=1024,
         rope_scaling={"type": "yarn", "factor": 4, "original_max_position_embeddings": 256, "beta_fast": 32,
                       "beta_slow": 1},
     ),
     # HCA only; six of eight experts; a window shorter than the ratio.
     "hca": dict(
-        seed=105, tokens=700, hidden_size=256, head_dim=192, sliding_window=96, n_routed_experts=8,
+        seed=1105, tokens=700, hidden_size=256, head_dim=192, sliding_window=96, n_routed_experts=8,
         num_experts_per_tok=6, num_hash_layers=2, compress_ratios=[128, 128, 128, 0], swiglu_limit=1.5,
     ),
     # An order neither release uses; other epsilons; o_lora_rank below the 128-row
     # scale tile, so a scale tile of wo_a spans two output groups.
     "mixed": dict(
-        seed=15106, tokens=520, num_attention_heads=8, o_groups=4, o_lora_rank=64, q_lora_rank=256,
+        seed=23106, tokens=520, num_attention_heads=8, o_groups=4, o_lora_rank=64, q_lora_rank=256,
         n_routed_experts=8, num_experts_per_tok=6, num_hash_layers=1, compress_ratios=[4, 0, 128, 4, 0, 0],
         index_topk=32, rms_norm_eps=1e-5, hc_eps=1e-5, routed_scaling_factor=2.5, swiglu_limit=2.0,
     ),
@@ -115,14 +116,15 @@ _SMALL = {
     "one_csa": dict(seed=109, tokens=300, compress_ratios=[4, 0], num_hash_layers=1, swiglu_limit=2.0),
     "one_hca": dict(seed=110, tokens=400, compress_ratios=[128, 0], swiglu_limit=2.0),
     # The committed goldens (tests/golden/logits). tiny: one layer of each kind.
-    # tiny_csa: a single CSA layer, for a sharp check of the reference roundings.
+    # tiny_csa: a single CSA layer, for a sharp check of the reference roundings, and
+    # an MTP block.
     "tiny": dict(
-        seed=107, tokens=180, vocab_size=96, num_hash_layers=1, compress_ratios=[0, 4, 128], index_n_heads=8,
+        seed=1107, tokens=180, vocab_size=96, num_hash_layers=1, compress_ratios=[0, 4, 128], index_n_heads=8,
         index_topk=8, sliding_window=48, swiglu_limit=2.0, num_nextn_predict_layers=0,
     ),
     "tiny_csa": dict(
-        seed=111, tokens=140, vocab_size=96, compress_ratios=[4], index_n_heads=8, index_topk=8, sliding_window=48,
-        swiglu_limit=2.0, num_nextn_predict_layers=0,
+        seed=111, tokens=140, vocab_size=96, compress_ratios=[4, 0], index_n_heads=8, index_topk=8, sliding_window=48,
+        swiglu_limit=2.0,
     ),
 }
 

@@ -59,7 +59,7 @@ class _Writer:
         m = (2 + streams) * streams
         self.f32(prefix + "_fn", self.normal(m, streams * width, std=1 / np.sqrt(streams * width)))
         base = self.normal(m, std=0.7)
-        base[2 * streams :] = self.normal(streams * streams, std=1.5)
+        base[2 * streams :] = self.normal(streams * streams, std=2.5)  # slow to balance: every iteration shows
         self.f32(prefix + "_base", base)
         self.f32(prefix + "_scale", self.rng.uniform(0.6, 1.4, 3))
 

@@ -7,12 +7,15 @@ Each folder is a complete checkpoint plus
   tokens.json            the prompt, a JSON list of ids
   logits_exact.npy       float32 [T, V], exact numerics, computed in float64
   logits_reference.npy   float32 [T, V], the official roundings, float64 accumulators
+  logits_mtp_exact.npy   float32 [T-1, V], the MTP block (tiny_csa only): row p joins the
+                         main streams at p with token p+1 and predicts token p+2
   golden.json            what to expect of a float32 program (see README.md)
 """
 
 import argparse
 import json
 import os
+import shutil
 import sys
 import tempfile
 
@@ -20,7 +23,7 @@ import numpy as np
 
 import configs
 import make_checkpoint
-from compare import EXACT_BOUND, NOISE_FACTOR, SHARP_BOUND, SHARP_ROWS, is_exact, oracle, row_errors
+from compare import EXACT_BOUND, NOISE_FACTOR, SHARP_BOUND, SHARP_ROWS, is_exact, oracle, oracle_mtp, row_errors
 
 NAMES = ("tiny", "tiny_csa")
 TARGET = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "golden", "logits")
@@ -46,6 +49,11 @@ def write(name, folder):
     noise = row_errors(r32, r64)
     np.save(os.path.join(folder, "logits_exact.npy"), exact)
     np.save(os.path.join(folder, "logits_reference.npy"), r64)
+    if cfg["num_nextn_predict_layers"]:
+        mtp, hf = oracle_mtp(folder, ids), transformers_logits.mtp_logits(folder, ids)
+        if not is_exact(row_errors(hf, mtp), (hf.argmax(axis=1) == mtp.argmax(axis=1)).mean()):
+            sys.exit(f"{name}: the MTP blocks disagree; no golden written")
+        np.save(os.path.join(folder, "logits_mtp_exact.npy"), mtp)
     expect = {"exact_row_error_max": EXACT_BOUND}
     if cfg["num_hidden_layers"] == 1:  # sharp: this share of rows lies below this error
         expect |= {"reference_row_error_sharp": SHARP_BOUND, "reference_rows_sharp_min": SHARP_ROWS}
@@ -61,6 +69,8 @@ def check(name):
     wrong = []
     with tempfile.TemporaryDirectory() as fresh:
         write(name, fresh)
+        extra = set(os.listdir(os.path.join(TARGET, name))) - set(os.listdir(fresh))
+        wrong += [f"{name}/{file}: not made by this script" for file in sorted(extra)]
         for file in sorted(os.listdir(fresh)):
             a, b = os.path.join(fresh, file), os.path.join(TARGET, name, file)
             if not os.path.exists(b):
@@ -87,6 +97,7 @@ def main():
         print("\n".join(wrong) or "goldens are what the scripts make")
         sys.exit(1 if wrong else 0)
     for name in NAMES:
+        shutil.rmtree(os.path.join(TARGET, name), ignore_errors=True)
         write(name, os.path.join(TARGET, name))
         print(f"wrote {name}")
 

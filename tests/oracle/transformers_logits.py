@@ -5,14 +5,14 @@
 The weights are de-quantised by formats.py (not by transformers), renamed per
 checkpoint.md section 5, and run in float32 with eager attention: an independent
 implementation of the `exact` numerics. Nothing of transformers is patched; see
-README.md for what was checked against the specification. MTP is not there.
+README.md for what was checked against the specification. transformers has no MTP
+block; mtp_logits() builds it from one more of its layers and four small tensors.
 """
 
 import argparse
 import json
 import os
 import re
-import warnings
 
 import numpy as np
 import torch
@@ -53,11 +53,12 @@ _RENAMES = [
 ]
 
 
-def state_dict(folder, cfg):
-    """Our de-quantised tensors under transformers' names."""
-    weights = formats.dequantised(formats.load_checkpoint(folder))
-    weights = {n: v for n, v in weights.items() if not n.startswith("mtp.")}
-    out = {}
+_MTP_OWN = ("e_proj.", "h_proj.", "enorm.", "hnorm.")
+
+
+def state_dict(weights, cfg):
+    """De-quantised tensors (main model only) under transformers' names."""
+    weights, out = dict(weights), {}
     for i in range(cfg["num_hidden_layers"]):
         p, experts = f"layers.{i}.ffn.experts.", range(cfg["n_routed_experts"])
         out[f"model.layers.{i}.mlp.experts.gate_up_proj"] = np.stack(
@@ -72,13 +73,10 @@ def state_dict(folder, cfg):
     return {n: torch.from_numpy(np.array(v)) for n, v in out.items()}
 
 
-def load(folder, dtype=torch.float32):
-    with open(os.path.join(folder, "config.json")) as f:
-        cfg = json.load(f)
+def build(weights, cfg, dtype=torch.float32):
+    """A transformers model with exactly these de-quantised tensors."""
     plain = {k: v for k, v in cfg.items() if k not in ("quantization_config", "expert_dtype", "torch_dtype")}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        config = DeepseekV4Config(**plain)
+    config = DeepseekV4Config(**plain)
     config._attn_implementation = "eager"
     config._experts_implementation = "eager"
     previous = torch.get_default_dtype()
@@ -87,8 +85,49 @@ def load(folder, dtype=torch.float32):
         model = DeepseekV4ForCausalLM(config)
     finally:
         torch.set_default_dtype(previous)
-    model.load_state_dict(state_dict(folder, cfg), strict=True)
+    model.load_state_dict(state_dict(weights, cfg), strict=True)
     return model.to(dtype).eval()
+
+
+def read(folder):
+    with open(os.path.join(folder, "config.json")) as f:
+        return formats.dequantised(formats.load_checkpoint(folder)), json.load(f)
+
+
+def load(folder, dtype=torch.float32):
+    weights, cfg = read(folder)
+    return build({n: v for n, v in weights.items() if not n.startswith("mtp.")}, cfg, dtype)
+
+
+def mtp_logits(folder, ids, dtype=torch.float32):
+    """[T-1, V]: row p joins the main streams at p with token p+1 (model.md section 9.1)."""
+    weights, cfg = read(folder)
+    layers = cfg["num_hidden_layers"]
+    own, main = {}, {}
+    for name, value in weights.items():
+        part = name.removeprefix("mtp.0.")
+        if part == name:
+            if name not in ("norm.weight", "hc_head_fn", "hc_head_base", "hc_head_scale"):
+                main[name] = value
+        elif part.startswith(_MTP_OWN):
+            own[part] = torch.from_numpy(value.copy()).to(dtype)
+        else:  # the block becomes one more layer; its norm and hc_head the final ones
+            main[part if part.startswith(("norm.", "hc_head_")) else f"layers.{layers}.{part}"] = value
+    model = build(main, {**cfg, "num_hidden_layers": layers + 1}, dtype)
+    ids = torch.as_tensor(ids, dtype=torch.long)
+    following = torch.cat([ids[1:], ids[:1]])  # the last row has no next token and is dropped
+
+    def norm(x, weight):
+        return weight * x * torch.rsqrt(x.square().mean(-1, keepdim=True) + cfg["rms_norm_eps"])
+
+    def join(_module, args, kwargs):
+        e = norm(model.model.embed_tokens(following), own["enorm.weight"]) @ own["e_proj.weight"].T
+        h = norm(args[0], own["hnorm.weight"]) @ own["h_proj.weight"].T
+        return (e[None, :, None] + h,), kwargs
+
+    model.model.layers[layers].register_forward_pre_hook(join, with_kwargs=True)
+    with torch.no_grad():
+        return model(input_ids=ids[None], use_cache=False).logits[0, :-1].float().numpy()
 
 
 def logits(model, ids, chunk=0):
