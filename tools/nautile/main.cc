@@ -27,6 +27,7 @@ int main(int argc, char** argv) {
   app.require_subcommand(1);
   Run run;
   add_tokenize(app, run);
+  add_inspect(app, run);
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {

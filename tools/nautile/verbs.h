@@ -17,5 +17,6 @@ using Run = std::function<int()>;
 int fail(const Status& status);
 
 void add_tokenize(CLI::App& app, Run& run);
+void add_inspect(CLI::App& app, Run& run);
 
 }  // namespace nautile
