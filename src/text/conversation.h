@@ -37,12 +37,12 @@ struct Tool {
 
 struct Message {
   Role role = Role::kUser;
-  std::string content;
-  std::string reasoning_content;               // assistant
-  std::vector<HistoryCall> tool_calls;         // assistant
-  std::string tool_call_id;                    // tool
-  std::vector<Tool> tools;                     // system or developer: declared after the content
-  std::optional<std::string> response_format;  // system or developer: a schema, as Python's json.dumps prints it
+  std::string content{};
+  std::string reasoning_content{};               // assistant
+  std::vector<HistoryCall> tool_calls{};         // assistant
+  std::string tool_call_id{};                    // tool
+  std::vector<Tool> tools{};                     // system or developer: declared after the content
+  std::optional<std::string> response_format{};  // system or developer: a schema, as Python's json.dumps prints it
   Task task = Task::kNone;
   bool wo_eos = false;  // assistant, last: the turn stays open and the model goes on from here
 };

@@ -16,7 +16,7 @@ namespace nautile {
 // kInvalidArgument at `where` if the text is not one JSON object.
 Result<std::vector<Argument>> python_members(std::string_view json, const std::string& where);
 
-// True if the text is one JSON value.
+// True if the text is one JSON value, not nested deeper than arguments may hold it.
 bool is_json(std::string_view text);
 
 }  // namespace nautile
