@@ -12,16 +12,21 @@ namespace nautile {
 namespace {
 
 constexpr size_t kPrefillChunk = 512;
-// One a chunk of the prompt and one at its end: agents branch at the ends of turns.
+// One at the last block of each prompt, since agents branch at the ends of turns, and one every so many tokens.
+constexpr size_t kSnapshotSpacing = 2048;
 constexpr size_t kMaxSnapshots = 64;
 
 size_t common_prefix(const std::vector<int32_t>& a, const std::vector<int32_t>& b) {
-  return static_cast<size_t>(std::mismatch(a.begin(), a.begin() + static_cast<std::ptrdiff_t>(std::min(a.size(), b.size())), b.begin()).first - a.begin());
+  return static_cast<size_t>(
+      std::mismatch(a.begin(), a.begin() + static_cast<std::ptrdiff_t>(std::min(a.size(), b.size())), b.begin()).first -
+      a.begin());
 }
 
 }  // namespace
 
-ChatSession::ChatSession(LoadedModel& model) : model_(model) { reset(); }
+ChatSession::ChatSession(LoadedModel& model) : model_(model) {
+  reset();
+}
 
 void ChatSession::reset() {
   state_ = std::make_unique<SequenceState>(model_.forward().layout());
@@ -59,14 +64,17 @@ Status ChatSession::prefill(const std::vector<int32_t>& prompt, const ReplyHooks
     // Chunks end on block ends, so that a snapshot can be taken there.
     const size_t done = tokens_.size();
     size_t end = std::min(prompt.size(), (done + kPrefillChunk) / kBlockTokens * kBlockTokens);
-    if (const size_t last_block = prompt.size() / kBlockTokens * kBlockTokens; done < last_block && end > last_block) {
+    const size_t last_block = prompt.size() / kBlockTokens * kBlockTokens;
+    if (done < last_block && end > last_block) {
       end = last_block;
     }
     const BatchItem item{state_.get(), std::span(prompt).subspan(done, end - done)};
-    NAUTILE_ASSIGN(const ForwardOutput out, model_.forward()({&item, 1}, end == prompt.size() ? Logits::kLast : Logits::kNone));
+    NAUTILE_ASSIGN(const ForwardOutput out,
+                   model_.forward()({&item, 1}, end == prompt.size() ? Logits::kLast : Logits::kNone));
     logits.assign(out.logits.begin(), out.logits.end());
     tokens_.assign(prompt.begin(), prompt.begin() + static_cast<std::ptrdiff_t>(end));
-    if (end % kBlockTokens == 0 && snapshots_.size() < kMaxSnapshots) {
+    if ((end == last_block || end % kSnapshotSpacing == 0) && end % kBlockTokens == 0 &&
+        snapshots_.size() < kMaxSnapshots) {
       NAUTILE_ASSIGN(Snapshot snapshot, state_->snapshot());
       snapshots_.push_back(std::move(snapshot));
     }
@@ -76,7 +84,8 @@ Status ChatSession::prefill(const std::vector<int32_t>& prompt, const ReplyHooks
   return {};
 }
 
-Result<Reply> ChatSession::reply(const Conversation& conversation, const ReplyOptions& options, const ReplyHooks& hooks) {
+Result<Reply> ChatSession::reply(const Conversation& conversation, const ReplyOptions& options,
+                                 const ReplyHooks& hooks) {
   const Tokenizer& tokenizer = model_.tokenizer();
   NAUTILE_RETURN_IF_ERROR(options.sampling.check(tokenizer.size()));
   NAUTILE_ASSIGN(const ChatTokens chat_tokens, ChatTokens::find(tokenizer));
@@ -85,8 +94,9 @@ Result<Reply> ChatSession::reply(const Conversation& conversation, const ReplyOp
   const int64_t context = model_.config().max_positions;
   const int64_t room = context - static_cast<int64_t>(prompt.size());
   if (room < 1) {
-    return Status(Code::kResourceExhausted, fmt::format("the prompt has {} tokens, the context holds {}", prompt.size(), context),
-                  {}, "shorten the conversation");
+    return Status(Code::kResourceExhausted,
+                  fmt::format("the prompt has {} tokens, the context holds {}", prompt.size(), context), {},
+                  "shorten the conversation");
   }
   const int64_t limit = options.max_tokens > 0 ? std::min(options.max_tokens, room) : room;
 
@@ -121,7 +131,8 @@ Result<Reply> ChatSession::reply(const Conversation& conversation, const ReplyOp
       reply.cancelled = true;
       break;
     }
-    NAUTILE_ASSIGN(const Sample sample, sampler_.sample({logits.data(), tokenizer.size()}, options.sampling, history, tokens_.size()));
+    NAUTILE_ASSIGN(const Sample sample,
+                   sampler_.sample({logits.data(), tokenizer.size()}, options.sampling, history, tokens_.size()));
     history.add_output(sample.id);
     ++reply.output_tokens;
     if (parser.in_reasoning()) ++reply.reasoning_tokens;

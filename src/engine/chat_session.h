@@ -30,7 +30,9 @@ struct Reply {
   int64_t prompt_tokens = 0, cached_tokens = 0, output_tokens = 0, reasoning_tokens = 0;
   double prefill_seconds = 0, decode_seconds = 0;
 
-  double prefill_rate() const { return prefill_seconds > 0 ? static_cast<double>(prompt_tokens - cached_tokens) / prefill_seconds : 0; }
+  double prefill_rate() const {
+    return prefill_seconds > 0 ? static_cast<double>(prompt_tokens - cached_tokens) / prefill_seconds : 0;
+  }
   double decode_rate() const { return decode_seconds > 0 ? static_cast<double>(output_tokens) / decode_seconds : 0; }
 };
 

@@ -52,7 +52,8 @@ Comparison compare(std::span<const float> got, const FloatMatrix& expected) {
       size = std::max(size, std::fabs(static_cast<double>(b[i])));
     }
     c.errors.push_back(difference / size);
-    c.same_argmax += std::max_element(a.begin(), a.end()) - a.begin() == std::max_element(b.begin(), b.end()) - b.begin();
+    c.same_argmax +=
+        std::max_element(a.begin(), a.end()) - a.begin() == std::max_element(b.begin(), b.end()) - b.begin();
   }
   std::sort(c.errors.begin(), c.errors.end());
   return c;
@@ -84,7 +85,8 @@ TEST_CASE("reference numerics follow the official roundings") {
     SequenceState state(forward.layout());
     const BatchItem item{&state, g.tokens};
     const Comparison c = compare(forward({&item, 1}, Logits::kAll).value().logits, g.logits("logits_reference.npy"));
-    const auto sharp = std::lower_bound(c.errors.begin(), c.errors.end(), g.bounds["reference_row_error_sharp"].get<double>());
+    const auto sharp =
+        std::lower_bound(c.errors.begin(), c.errors.end(), g.bounds["reference_row_error_sharp"].get<double>());
     CHECK(static_cast<double>(sharp - c.errors.begin()) >=
           g.bounds["reference_rows_sharp_min"].get<double>() * static_cast<double>(c.errors.size()));
   }
@@ -106,7 +108,8 @@ TEST_CASE("the MTP block equals the independent one, in one piece and token by t
   const size_t width = main.streams.size() / g.tokens.size();
   const std::vector<float> streams(main.streams.begin(), main.streams.end());
   const BatchItem next{&state, std::span(g.tokens).subspan(1)};
-  const ForwardOutput draft = forward.draft({&next, 1}, std::span(streams).first(expected.rows * width), Logits::kAll).value();
+  const ForwardOutput draft =
+      forward.draft({&next, 1}, std::span(streams).first(expected.rows * width), Logits::kAll).value();
   const Comparison c = compare(draft.logits, expected);
   CHECK(c.errors.back() < 1e-4);
   CHECK(c.same_argmax == expected.rows);
@@ -115,7 +118,9 @@ TEST_CASE("the MTP block equals the independent one, in one piece and token by t
   SequenceState again(forward.layout());
   for (size_t t = 0; t < expected.rows; ++t) {
     const BatchItem one{&again, std::span(g.tokens).subspan(t + 1, 1)};
-    const ForwardOutput out = forward.draft({&one, 1}, std::span(streams).subspan(t * width, width), Logits::kAll).value();
-    REQUIRE(std::equal(out.logits.begin(), out.logits.end(), whole.begin() + static_cast<std::ptrdiff_t>(t * expected.cols)));
+    const ForwardOutput out =
+        forward.draft({&one, 1}, std::span(streams).subspan(t * width, width), Logits::kAll).value();
+    REQUIRE(std::equal(out.logits.begin(), out.logits.end(),
+                       whole.begin() + static_cast<std::ptrdiff_t>(t * expected.cols)));
   }
 }

@@ -39,8 +39,10 @@ Result<std::unique_ptr<LoadedModel>> LoadedModel::load(FileSystem& files, const 
   if (options.need_tokenizer) {
     NAUTILE_ASSIGN(model->tokenizer_, Tokenizer::load(files, directory));
     if (model->tokenizer_->size() > static_cast<size_t>(config.vocab_size)) {
-      return Status(Code::kCorrupt, fmt::format("the tokenizer has {} tokens, the model {}", model->tokenizer_->size(),
-                                                config.vocab_size), join_path(directory, "tokenizer.json"));
+      return Status(
+          Code::kCorrupt,
+          fmt::format("the tokenizer has {} tokens, the model {}", model->tokenizer_->size(), config.vocab_size),
+          join_path(directory, "tokenizer.json"));
     }
   }
   NAUTILE_RETURN_IF_ERROR(model->read_extras(files));
@@ -61,6 +63,10 @@ Status LoadedModel::read_extras(FileSystem& files) {
   NAUTILE_ASSIGN(const Json json, parse_json(text, generation));
   if (json.is_object() && json.contains("temperature")) {
     NAUTILE_ASSIGN(default_temperature_, json_number(json, "temperature", generation));
+  }
+  if (json.is_object() && json.contains("do_sample")) {
+    NAUTILE_ASSIGN(const bool sample, json_bool(json, "do_sample", generation));
+    if (!sample) default_temperature_ = 0;
   }
   if (json.is_object() && json.contains("top_p")) {
     NAUTILE_ASSIGN(default_top_p_, json_number(json, "top_p", generation));

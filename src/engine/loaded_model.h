@@ -36,8 +36,8 @@ class LoadedModel {
   std::string name() const;  // the directory's last part
   // Precondition: loaded with need_tokenizer.
   const Tokenizer& tokenizer() const { return *tokenizer_; }
-  // True for the 0731 and 0813 releases, whose reasoning efforts print other texts (spec chat.md 3): by the encoder file
-  // when it is there, else by the DSpark keys of the config.
+  // True for the 0731 and 0813 releases, whose reasoning efforts print other texts (spec chat.md 3): by the encoder
+  // file when it is there, else by the DSpark keys of the config.
   bool official_encoding() const { return official_encoding_; }
   // The checkpoint's own defaults (generation_config.json), 1.0 where it has none.
   double default_temperature() const { return default_temperature_; }
