@@ -3,6 +3,7 @@
 #include <fnmatch.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <memory>
 #include <optional>
@@ -22,7 +23,7 @@ namespace {
 constexpr size_t kMaxConfigBytes = 1 << 20;
 
 struct Options {
-  std::string directory, shape, draft, context = "1M", pattern;
+  std::string directory, shape, draft, context, pattern;
   int layers = 0;
   uint64_t sequences = 1;
   bool json = false, list_tensors = false, deep = false;
@@ -38,7 +39,8 @@ struct Findings {
   MemoryPlan plan;
   uint64_t context = 0;
   std::optional<Checkpoint> checkpoint;
-  Status fault;  // of the checkpoint's verification
+  bool deep = false;  // every value was looked at
+  Status fault;       // of the checkpoint's verification
 };
 
 // "128K" is 131072 and "1M" 1048576, as context lengths are named; plain numbers are themselves.
@@ -140,6 +142,7 @@ Result<Findings> inspect_directory(const Options& options) {
   verify_options.pool = &pool;
   Progress progress;
   if (options.deep) verify_options.progress = [&](uint64_t done, uint64_t total) { progress(done, total); };
+  out.deep = options.deep;
   out.fault = verify(*out.checkpoint, out.config, verify_options);
   return out;
 }
@@ -265,7 +268,10 @@ int print_report(const Findings& f) {
                f.config.max_positions);
   }
   if (!f.fault.ok()) return fail(f.fault);
-  if (f.checkpoint) fmt::print("\nEvery tensor is there, with the right dtype and shape.\n");
+  if (f.checkpoint) {
+    fmt::print("\nEvery tensor is there, with the right dtype and shape{}.\n",
+               f.deep ? ", and every value is sound" : "");
+  }
   return kExitDone;
 }
 
@@ -350,12 +356,13 @@ int inspect(const Options& options) {
   if (!options.directory.empty() && (options.layers != 0 || !options.draft.empty())) {
     return fail({Code::kInvalidArgument, "--layers and --draft go with --shape alone", "inspect"});
   }
-  Result<uint64_t> context = parse_tokens(options.context);
+  Result<uint64_t> context = parse_tokens(options.context.empty() ? "1M" : options.context);
   if (!context.ok()) return fail(context.status());
   Result<Findings> findings = options.shape.empty() ? inspect_directory(options) : inspect_shape(options);
   if (!findings.ok()) return fail(findings.status());
   Findings& f = *findings;
   f.context = *context;
+  if (options.context.empty()) f.context = std::min(f.context, static_cast<uint64_t>(f.config.max_positions));
   f.totals = inventory_totals(f.config, f.tensors);
   f.plan = memory_plan(f.config, f.totals, f.variant.draft, f.context, options.sequences);
   if (options.json) return print_json(f, options);
@@ -389,8 +396,9 @@ void add_inspect(CLI::App& app, Run& run) {
   verb->add_option("--layers", options->layers, "with --shape: only the first N layers")->check(CLI::PositiveNumber);
   verb->add_option("--draft", options->draft, "with --shape: none, mtp (default) or dspark")
       ->check(CLI::IsMember({"none", "mtp", "dspark"}));
-  verb->add_option("--context", options->context, "tokens of a sequence in the memory plan; K is 1024, M 1024 x 1024")
-      ->capture_default_str();
+  verb->add_option("--context", options->context,
+                   "tokens of a sequence in the memory plan; K is 1024, M 1024 x 1024 (default: 1M, or all the "
+                   "model has)");
   verb->add_option("--sequences", options->sequences, "sequences in the memory plan")
       ->check(CLI::Range(uint64_t{1}, uint64_t{1} << 20))
       ->capture_default_str();
