@@ -26,6 +26,7 @@ struct RopeScaling {
   double factor = 16;
   int original_max_positions = 65536;
   double beta_fast = 32, beta_slow = 1;
+  bool operator==(const RopeScaling&) const = default;
 };
 
 struct DsparkConfig {
@@ -33,7 +34,10 @@ struct DsparkConfig {
   int noise_token_id = 0;
   int markov_rank = 0;
   std::vector<int> target_layers;
+  bool operator==(const DsparkConfig&) const = default;
 };
+
+inline constexpr int kDsparkStages = 3;  // mtp.0, mtp.1, mtp.2
 
 struct ModelConfig {
   int vocab_size = 0;
@@ -66,6 +70,13 @@ struct ModelConfig {
     return ratio == 0 ? LayerKind::kSwa : ratio == 4 ? LayerKind::kCsa : LayerKind::kHca;
   }
   bool hash_routed(int layer) const { return layer < hash_layers; }
+  // How many layers are of that kind.
+  int count(LayerKind wanted) const {
+    int layers_of_kind = 0;
+    for (int layer = 0; layer < layers; ++layer) layers_of_kind += kind(layer) == wanted;
+    return layers_of_kind;
+  }
+  bool operator==(const ModelConfig&) const = default;
 };
 
 // Reads the text of a config.json. `where` names it in errors. kUnsupported for another architecture (V4.1 among them)
@@ -74,5 +85,21 @@ Result<ModelConfig> parse_config(std::string_view text, const std::string& where
 
 // "v4-flash" or "v4-pro": the published shapes. kInvalidArgument names what there is.
 Result<ModelConfig> shape_config(std::string_view name);
+
+// What parse_config checks once every field is read: ranges, divisibility, the formats' blocks. kInvalidArgument or
+// kUnsupported naming the config.json field, its value and the rule.
+Status validate_config(const ModelConfig& config, const std::string& where);
+
+// The same model with as many layers as ratios, for runs on part of a shape. Hash-routed layers beyond the last layer
+// and DSpark's target layers are cut to fit. kInvalidArgument when the ratios cannot be.
+Result<ModelConfig> with_layers(ModelConfig config, std::vector<int> ratios);
+// The first `layers` of the shape's own schedule.
+Result<ModelConfig> with_layers(ModelConfig config, int layers);
+
+// The same numbers with DSpark's draft stages instead of the MTP block, as the published shapes have them.
+ModelConfig with_dspark(ModelConfig config);
+
+// A config.json that parse_config reads back to an equal config.
+std::string config_json(const ModelConfig& config);
 
 }  // namespace nautile
