@@ -3,140 +3,14 @@
 
 #include <algorithm>
 
+#include "model/inventory.h"
+#include "model/memory_plan.h"
 #include "plan/words.h"
 
 namespace nautile::plan {
 namespace {
 
-// How a tensor is stored in the release, which is also how it is multiplied.
-enum class Stored { kFp8, kFp4, kBf16, kF32, kTable };
-
 int64_t blocks(int64_t size, int64_t block) { return (size + block - 1) / block; }
-
-// Adds tensors to one component and to the totals.
-class Counter {
- public:
-  explicit Counter(Arithmetic& model) : model_(model) {}
-
-  enum class Use { kMatrix, kElementwise, kMhc, kHead, kLookup, kRouted };
-  // `copies` tensors of [rows, cols]; a token uses `active` of them.
-  void add(const char* name, bool draft, Stored storage, Use use, int64_t copies, int64_t rows, int64_t cols,
-           int64_t active) {
-    const int64_t one = rows * cols;
-    int64_t bytes = 0;
-    switch (storage) {
-      case Stored::kFp8: bytes = one + blocks(rows, 128) * blocks(cols, 128); break;
-      case Stored::kFp4: bytes = one / 2 + one / 32; break;
-      case Stored::kBf16: bytes = 2 * one; break;
-      case Stored::kF32: bytes = 4 * one; break;
-      case Stored::kTable: bytes = 8 * one; break;
-    }
-    bytes *= copies;
-    const int64_t params = storage == Stored::kTable ? 0 : copies * one;
-    ComponentRow& row = component(name, draft);
-    row.params += params;
-    row.bytes += bytes;
-    row.active += active * one;
-    if (storage == Stored::kTable) model_.hash_entries += copies * one;
-    if (draft) {
-      model_.draft_params += params;
-      model_.draft_bytes += bytes;
-      if (use == Use::kRouted) {
-        model_.draft_expert_params += params;
-        model_.draft_expert_bytes += bytes;
-      }
-      return;
-    }
-    model_.params += params;
-    model_.bytes += bytes;
-    model_.active += active * one;
-    switch (use) {
-      case Use::kRouted:
-        model_.expert_params += params;
-        model_.expert_bytes += bytes;
-        model_.gemm_expert += active * one;
-        break;
-      case Use::kLookup:
-        model_.resident_only_bytes += bytes;
-        if (storage != Stored::kTable) model_.embedding_params += params;
-        break;
-      case Use::kElementwise: model_.elementwise += params; break;
-      case Use::kHead:
-        model_.head_params += params;
-        model_.head_bytes += bytes;
-        model_.gemm_bf16 += params;
-        break;
-      case Use::kMhc:
-        model_.gemm_mhc += params;
-        model_.gemm_bf16 += params;
-        break;
-      case Use::kMatrix: (storage == Stored::kFp8 ? model_.gemm_fp8 : model_.gemm_bf16) += params; break;
-    }
-  }
-
- private:
-  ComponentRow& component(const char* name, bool draft) {
-    for (ComponentRow& row : model_.components) {
-      if (row.name == name && row.draft == draft) return row;
-    }
-    model_.components.push_back({name, 0, 0, 0, draft});
-    return model_.components.back();
-  }
-  Arithmetic& model_;
-};
-
-using Use = Counter::Use;
-
-void count_block(Counter& counter, const ModelConfig& c, int ratio, bool hash_routed, bool draft) {
-  const int64_t d = c.hidden, q = c.q_lora_rank, h = c.heads, hd = c.head_dim, i = c.expert_inter;
-  const int64_t groups = c.o_groups, low = groups * c.o_lora_rank;
-  auto matrix = [&](const char* name, Stored storage, int64_t rows, int64_t cols, Use use = Use::kMatrix) {
-    counter.add(name, draft, storage, use, 1, rows, cols, 1);
-  };
-  matrix("attention projections", Stored::kFp8, q, d);
-  matrix("attention projections", Stored::kFp8, h * hd, q);
-  matrix("attention projections", Stored::kFp8, hd, d);
-  matrix("attention projections", Stored::kFp8, low, h * hd / groups);
-  matrix("attention projections", Stored::kFp8, d, low);
-  matrix("norms and sinks", Stored::kF32, 1, h, Use::kElementwise);
-  matrix("norms and sinks", Stored::kBf16, 1, q + hd, Use::kElementwise);
-  matrix("norms and sinks", Stored::kBf16, 2, d, Use::kElementwise);
-  const int64_t overlap = ratio == 4 ? 2 : 1;
-  if (ratio != 0) {
-    const char* name = ratio == 4 ? "compressors CSA" : "compressors HCA";
-    matrix(name, Stored::kBf16, 2 * overlap * hd, d);
-    matrix(name, Stored::kF32, ratio, overlap * hd);
-    matrix(name, Stored::kBf16, 1, hd);
-  }
-  if (ratio == 4) {
-    const int64_t ih = c.index_heads, id = c.index_head_dim;
-    matrix("indexer", Stored::kFp8, ih * id, q);
-    matrix("indexer", Stored::kBf16, ih, d);
-    matrix("indexer", Stored::kBf16, 2 * overlap * id, d);
-    matrix("indexer", Stored::kF32, ratio, overlap * id);
-    matrix("indexer", Stored::kBf16, 1, id);
-  }
-  const int64_t streams = c.hc_mult, mixes = streams * (2 + streams);
-  for (int site = 0; site < 2; ++site) {
-    matrix("mHC", Stored::kF32, mixes, streams * d, Use::kMhc);
-    matrix("mHC", Stored::kF32, 1, mixes + 3, Use::kMhc);
-  }
-  matrix("gates", Stored::kBf16, c.routed_experts, d);
-  if (hash_routed) {
-    counter.add("hash tables", draft, Stored::kTable, Use::kLookup, 1, c.vocab_size, c.experts_per_token, 0);
-  } else {
-    matrix("gates", Stored::kF32, 1, c.routed_experts, Use::kElementwise);
-  }
-  for (const auto& [rows, cols] : {std::pair{i, d}, std::pair{i, d}, std::pair{d, i}}) {
-    counter.add("routed experts", draft, Stored::kFp4, Use::kRouted, c.routed_experts, rows, cols, c.experts_per_token);
-    counter.add("shared experts", draft, Stored::kFp8, Use::kMatrix, c.shared_experts, rows, cols, c.shared_experts);
-  }
-}
-
-void count_head_mix(Counter& counter, const ModelConfig& c, bool draft) {
-  counter.add("mHC", draft, Stored::kF32, Use::kMhc, 1, c.hc_mult, int64_t{c.hc_mult} * c.hidden, 1);
-  counter.add("mHC", draft, Stored::kF32, Use::kMhc, 1, 1, c.hc_mult + 1, 1);
-}
 
 int64_t bits(int64_t params, double bits_per_param) {
   return static_cast<int64_t>(static_cast<long double>(params) * bits_per_param / 8);
@@ -156,22 +30,71 @@ constexpr double kIq2BitsPerParam = (2 * 2.0625 + 2.625) / 3;  // w1, w3 IQ2_XXS
 Arithmetic count(const ModelConfig& config) {
   Arithmetic model;
   model.config = config;
-  Counter counter(model);
-  counter.add("embedding", false, Stored::kBf16, Use::kLookup, 1, config.vocab_size, config.hidden, 0);
-  for (int layer = 0; layer < config.layers; ++layer) {
-    const int ratio = config.compress_ratios[static_cast<size_t>(layer)];
+  for (int ratio : config.compress_ratios) {
     (ratio == 0 ? model.swa_layers : ratio == 4 ? model.csa_layers : model.hca_layers) += 1;
-    count_block(counter, config, ratio, config.hash_routed(layer), false);
   }
-  counter.add("norms and sinks", false, Stored::kBf16, Use::kElementwise, 1, 1, config.hidden, 1);
-  count_head_mix(counter, config, false);
-  counter.add("head", false, Stored::kBf16, Use::kHead, 1, config.vocab_size, config.hidden, 1);
-  for (int block = 0; block < config.mtp_layers; ++block) {
-    count_block(counter, config, 0, false, true);
-    counter.add("MTP projections", true, Stored::kFp8, Use::kMatrix, 2, config.hidden, config.hidden, 2);
-    counter.add("norms and sinks", true, Stored::kBf16, Use::kElementwise, 3, 1, config.hidden, 3);
-    count_head_mix(counter, config, true);
+  Variant released;
+  released.draft = config.mtp_layers > 0 ? DraftKind::kMtp : DraftKind::kNone;
+  const std::vector<ExpectedTensor> tensors = expected_tensors(config, released);
+  const Totals totals = inventory_totals(config, tensors);
+  auto row = [&](const ExpectedTensor& tensor) -> ComponentRow& {
+    const char* name = component_name(tensor.component);
+    for (ComponentRow& found : model.components) {
+      if (found.name == name && found.draft == tensor.draft) return found;
+    }
+    model.components.push_back({name, 0, 0, 0, tensor.draft});
+    return model.components.back();
+  };
+  for (const ExpectedTensor& tensor : tensors) {
+    const int64_t params = tensor.parameters, bytes = static_cast<int64_t>(tensor.bytes);
+    const bool routed = tensor.component == Component::kRoutedExperts;
+    const bool lookup = tensor.component == Component::kEmbedding || tensor.component == Component::kHashTable;
+    // Of a layer's routed experts a token uses a fixed share.
+    const int64_t active = lookup ? 0 : routed ? params * config.experts_per_token / config.routed_experts : params;
+    ComponentRow& component = row(tensor);
+    component.params += params;
+    component.bytes += bytes;
+    // Summed in whole experts, so that nothing is lost to the division.
+    component.active += routed ? params : active;
+    if (tensor.component == Component::kHashTable) model.hash_entries += bytes / 8;
+    if (tensor.draft) {
+      model.draft_params += params;
+      model.draft_bytes += bytes;
+      if (routed) {
+        model.draft_expert_params += params;
+        model.draft_expert_bytes += bytes;
+      }
+      continue;
+    }
+    if (routed) {
+      model.expert_params += params;
+      model.expert_bytes += bytes;
+    } else if (lookup) {
+      model.resident_only_bytes += bytes;
+      model.embedding_params += params;
+    } else if (tensor.component == Component::kNorms ||
+               (tensor.component == Component::kGate && tensor.role == Role::kF32)) {
+      model.elementwise += params;
+    } else if (tensor.role == Role::kDense) {
+      model.gemm_fp8 += params;
+    } else {
+      model.gemm_bf16 += params;
+      if (tensor.component == Component::kMhc) model.gemm_mhc += params;
+    }
+    if (tensor.component == Component::kHead) {
+      model.head_params += params;
+      model.head_bytes += bytes;
+    }
   }
+  for (ComponentRow& component : model.components) {
+    if (component.name == component_name(Component::kRoutedExperts)) {
+      component.active = component.active / config.routed_experts * config.experts_per_token;
+    }
+  }
+  model.gemm_expert = model.expert_params / config.routed_experts * config.experts_per_token;
+  model.params = totals.parameters();
+  model.active = totals.active_parameters();
+  model.bytes = static_cast<int64_t>(totals.main_bytes());
   return model;
 }
 
@@ -281,17 +204,12 @@ int64_t dense_bytes_read(const Arithmetic& model, WeightFormat format) {
 
 int64_t kv_bytes(const Arithmetic& model, int64_t tokens, KvFormat format) {
   const KvFormatName& kv = kv_format_name(format);
-  const int64_t window = std::min<int64_t>(tokens, model.config.window) * kv.entry_bytes;
-  return model.config.layers * window + model.csa_layers * (tokens / 4) * (kv.entry_bytes + kv.index_bytes) +
-         model.hca_layers * (tokens / 128) * kv.entry_bytes;
+  const StateLayout layout{kv.entry_bytes, kv.index_bytes, 1};
+  return static_cast<int64_t>(sequence_bytes(model.config, DraftKind::kNone, static_cast<uint64_t>(tokens), layout).kv());
 }
 
 int64_t compressor_state_bytes(const Arithmetic& model) {
-  const ModelConfig& c = model.config;
-  // Values and scores in FP32: CSA keeps 4 rows of two overlapping entries and of two index keys, HCA 128 rows.
-  const int64_t csa = 2 * 4 * 2 * (int64_t{c.head_dim} + c.index_head_dim) * 4;
-  const int64_t hca = 2 * 128 * int64_t{c.head_dim} * 4;
-  return model.csa_layers * csa + model.hca_layers * hca;
+  return static_cast<int64_t>(sequence_bytes(model.config, DraftKind::kNone, 1, {0, 0, 1}).compressor);
 }
 
 int64_t kv_read_bytes(const Arithmetic& model, int64_t tokens, KvFormat format) {

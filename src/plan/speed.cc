@@ -10,17 +10,23 @@ namespace {
 constexpr double kOverlap = 0.5;        // of the smaller of memory and compute time that is not hidden
 constexpr double kHiddenDep = 0.5;      // of dispatch and combine, hidden behind the other half of the batch
 constexpr int64_t kPrefillChunk = 4096; // tokens that share one pass over streamed weights
+constexpr double kFastLinkGbs = 100;    // NVLink and its like
 constexpr double kSlowestPeak = 1e9;    // keeps a missing peak from dividing by zero
 
 struct Peaks {
   double fp4, fp8, bf16;  // FLOP/s
 };
 
-Peaks peaks(const Hardware& device) {
+// GGUF formats have no matrix unit: they are expanded to BF16 first.
+bool is_gguf(WeightFormat format) { return format >= WeightFormat::kQ8_0; }
+
+Peaks peaks(const Hardware& device, WeightFormat format) {
   Peaks peak;
   peak.bf16 = std::max(device.bf16_tflops * 1e12, kSlowestPeak);
+  if (is_gguf(format) || format == WeightFormat::kBf16) return {peak.bf16, peak.bf16, peak.bf16};
   peak.fp8 = device.fp8_tflops > 0 ? device.fp8_tflops * 1e12 : peak.bf16;
-  peak.fp4 = device.fp4_tflops > 0 ? device.fp4_tflops * 1e12 : peak.fp8;
+  const bool fp4 = device.fp4_tflops > 0 && format != WeightFormat::kFp8;
+  peak.fp4 = fp4 ? device.fp4_tflops * 1e12 : peak.fp8;
   return peak;
 }
 
@@ -86,7 +92,7 @@ Step device_step(const Load& load, const Machine& machine, Layout layout, double
   const double cache = (tp ? batch : batch / g) * static_cast<double>(kv_read_bytes(model, load.context, load.kv));
   const double bandwidth = machine.device.bandwidth_tbs * 1e12 * tuning.bandwidth_use;
   const double memory = (experts + dense + cache) / bandwidth;
-  const Peaks peak = peaks(machine.device);
+  const Peaks peak = peaks(machine.device, load.format);
   const double compute =
       tokens / g * compute_seconds(model, peak, core(model, load.context), true) / tuning.decode_compute_use;
   double talk = 0;
@@ -155,13 +161,13 @@ Step host_step(const Load& load, const Machine& machine, double batch, int draft
   const double host_rate = host_bandwidth(machine) * tuning.host_bandwidth_use;
   const Hardware& host = hybrid ? *machine.host : machine.device;
   const double host_sockets = hybrid ? machine.sockets : machine.devices;
-  const double host_flops = peaks(host).bf16 * host_sockets * tuning.host_compute_use;
+  const double host_flops = peaks(host, load.format).bf16 * host_sockets * tuning.host_compute_use;
   double memory = 0, compute = 0;
   const double expert_ops = tokens * 2.0 * static_cast<double>(model.gemm_expert);
   if (hybrid) {
     const double device_rate = machine.device.bandwidth_tbs * 1e12 * tuning.bandwidth_use * machine.devices;
     memory = (dense + cache + experts * split.device) / device_rate + experts * (1 - split.device) / host_rate;
-    compute = tokens * compute_seconds(model, peaks(machine.device), core(model, load.context), false) /
+    compute = tokens * compute_seconds(model, peaks(machine.device, load.format), core(model, load.context), false) /
                   tuning.decode_compute_use / machine.devices +
               expert_ops * (1 - split.device) / host_flops;
     // Every layer sends its rows to the host and takes the sum back.
@@ -247,16 +253,21 @@ double prefill_rate(const Load& load, const Machine& machine, int64_t prompt_tok
     mean.index += at.index / kSamples;
   }
   const bool on_device = machine.placement != Placement::kCpu;
-  const Peaks peak = peaks(machine.device);
+  const Peaks peak = peaks(machine.device, load.format);
   const double head = 2.0 * static_cast<double>(model.head_params);
   const double experts = 2.0 * static_cast<double>(model.gemm_expert);
   if (machine.placement == Placement::kDevices && machine.ssd_read_gbs == 0) {
-    const double seconds = compute_seconds(model, peak, mean, true) - head / peak.bf16;
-    return tuning.prefill_compute_use / seconds / tuning.stack_factor;
+    double seconds = (compute_seconds(model, peak, mean, true) - head / peak.bf16) / tuning.prefill_compute_use;
+    if (machine.devices > 1 && machine.device.link_gbs < kFastLinkGbs) {
+      // Over PCIe or Ethernet the all-reduces are not hidden; the faster links' are in prefill_compute_use.
+      const double g = machine.devices, row = 2.0 * model.config.hidden;
+      seconds += g * model.config.layers * 2 * 2 * (g - 1) / g * row / link_bytes_per_second(machine, tuning.link_use);
+    }
+    return 1 / seconds / tuning.stack_factor;
   }
   const Hardware& host = machine.host ? *machine.host : machine.device;
   const double sockets = machine.host ? machine.sockets : machine.devices;
-  const double host_flops = peaks(host).bf16 * sockets * tuning.host_compute_use;
+  const double host_flops = peaks(host, load.format).bf16 * sockets * tuning.host_compute_use;
   const Split split = split_experts(load, machine);
   double seconds = 0;  // a token
   if (machine.placement == Placement::kCpu) {

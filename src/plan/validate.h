@@ -3,7 +3,8 @@
 // Rules, fixed before any constant was touched (docs/design/plan.md):
 // - unstated context: 4,096 tokens; unstated devices: the best of 4, 8 and 16 inside one link domain;
 // - speculation "mtp": the best of 2 or 3 drafted tokens, "mtpN": N, "eagle": 3, "off": 0, unknown: the best of 0 to 3;
-// - a stack with in-sample rows has factor 1, any other the prior `stack_unknown`.
+// - a stack with in-sample rows has factor 1, any other the prior `stack_unknown`; it divides the predicted rate;
+// - a dollar figure is the cheapest owner's cost over the predicted rate.
 // Thread-safety: values and pure functions.
 #pragma once
 
