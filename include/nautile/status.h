@@ -14,14 +14,14 @@ namespace nautile {
 
 enum class Code {
   kOk,
-  kInvalidArgument,   // a flag, request or call that can never work
-  kNotFound,          // a file, tensor or name that does not exist
-  kCorrupt,           // bytes that break their own format
-  kUnsupported,       // well-formed, but nothing Nautile runs
-  kResourceExhausted, // does not fit: memory, disk, context
+  kInvalidArgument,    // a flag, request or call that can never work
+  kNotFound,           // a file, tensor or name that does not exist
+  kCorrupt,            // bytes that break their own format
+  kUnsupported,        // well-formed, but nothing Nautile runs
+  kResourceExhausted,  // does not fit: memory, disk, context
   kCancelled,
-  kIo,                // the operating system refused
-  kInternal,          // a broken promise inside Nautile
+  kIo,        // the operating system refused
+  kInternal,  // a broken promise inside Nautile
 };
 
 // "invalid argument", "not found", ...
@@ -56,8 +56,8 @@ class [[nodiscard]] Status {
 template <class T>
 class [[nodiscard]] Result {
  public:
-  Result(T value) : state_(std::move(value)) {}            // NOLINT(google-explicit-constructor)
-  Result(Status status) : state_(std::move(status)) {}     // NOLINT(google-explicit-constructor)
+  Result(T value) : state_(std::move(value)) {}         // NOLINT(google-explicit-constructor)
+  Result(Status status) : state_(std::move(status)) {}  // NOLINT(google-explicit-constructor)
 
   bool ok() const { return std::holds_alternative<T>(state_); }
   explicit operator bool() const { return ok(); }

@@ -66,7 +66,8 @@ const Json* field(const Json& object, const char* key) {
 
 Status wrong_field(const Json& object, const char* key, const std::string& where, const char* wanted) {
   const Json* value = field(object, key);
-  if (value == nullptr) return {Code::kInvalidArgument, fmt::format("\"{}\" is missing (it must be {})", key, wanted), where};
+  if (value == nullptr)
+    return {Code::kInvalidArgument, fmt::format("\"{}\" is missing (it must be {})", key, wanted), where};
   return {Code::kInvalidArgument, fmt::format("\"{}\" must be {}, but is {}", key, wanted, value->type_name()), where};
 }
 
@@ -74,13 +75,27 @@ void append_python_string(const std::string& text, std::string& out) {
   out += '"';
   for (unsigned char c : text) {
     switch (c) {
-      case '"': out += "\\\""; break;
-      case '\\': out += "\\\\"; break;
-      case '\n': out += "\\n"; break;
-      case '\r': out += "\\r"; break;
-      case '\t': out += "\\t"; break;
-      case '\b': out += "\\b"; break;
-      case '\f': out += "\\f"; break;
+      case '"':
+        out += "\\\"";
+        break;
+      case '\\':
+        out += "\\\\";
+        break;
+      case '\n':
+        out += "\\n";
+        break;
+      case '\r':
+        out += "\\r";
+        break;
+      case '\t':
+        out += "\\t";
+        break;
+      case '\b':
+        out += "\\b";
+        break;
+      case '\f':
+        out += "\\f";
+        break;
       default:
         if (c < 0x20) {
           out += fmt::format("\\u{:04x}", c);
@@ -103,7 +118,8 @@ std::string python_float(double value) {
   auto e = text.find('e');
   std::string mantissa = text.substr(0, e);
   const int exponent = std::atoi(text.c_str() + e + 1);
-  if (exponent < -4 || exponent >= 16) return fmt::format("{}e{}{:02d}", mantissa, exponent < 0 ? '-' : '+', std::abs(exponent));
+  if (exponent < -4 || exponent >= 16)
+    return fmt::format("{}e{}{:02d}", mantissa, exponent < 0 ? '-' : '+', std::abs(exponent));
   end = std::to_chars(buffer, buffer + sizeof buffer, value, std::chars_format::fixed).ptr;
   text.assign(buffer, end);
   if (text.find('.') == std::string::npos) text += ".0";
@@ -136,12 +152,23 @@ void append_python(const Json& value, std::string& out) {
       out += ']';
       break;
     }
-    case Json::value_t::string: append_python_string(value.get_ref<const std::string&>(), out); break;
-    case Json::value_t::boolean: out += value.get<bool>() ? "true" : "false"; break;
-    case Json::value_t::number_integer: out += fmt::format("{}", value.get<int64_t>()); break;
-    case Json::value_t::number_unsigned: out += fmt::format("{}", value.get<uint64_t>()); break;
-    case Json::value_t::number_float: out += python_float(value.get<double>()); break;
-    default: out += "null";
+    case Json::value_t::string:
+      append_python_string(value.get_ref<const std::string&>(), out);
+      break;
+    case Json::value_t::boolean:
+      out += value.get<bool>() ? "true" : "false";
+      break;
+    case Json::value_t::number_integer:
+      out += fmt::format("{}", value.get<int64_t>());
+      break;
+    case Json::value_t::number_unsigned:
+      out += fmt::format("{}", value.get<uint64_t>());
+      break;
+    case Json::value_t::number_float:
+      out += python_float(value.get<double>());
+      break;
+    default:
+      out += "null";
   }
 }
 

@@ -5,15 +5,24 @@ namespace nautile {
 
 const char* code_name(Code code) {
   switch (code) {
-    case Code::kOk: return "ok";
-    case Code::kInvalidArgument: return "invalid argument";
-    case Code::kNotFound: return "not found";
-    case Code::kCorrupt: return "corrupt data";
-    case Code::kUnsupported: return "unsupported";
-    case Code::kResourceExhausted: return "does not fit";
-    case Code::kCancelled: return "cancelled";
-    case Code::kIo: return "input/output error";
-    case Code::kInternal: return "internal error";
+    case Code::kOk:
+      return "ok";
+    case Code::kInvalidArgument:
+      return "invalid argument";
+    case Code::kNotFound:
+      return "not found";
+    case Code::kCorrupt:
+      return "corrupt data";
+    case Code::kUnsupported:
+      return "unsupported";
+    case Code::kResourceExhausted:
+      return "does not fit";
+    case Code::kCancelled:
+      return "cancelled";
+    case Code::kIo:
+      return "input/output error";
+    case Code::kInternal:
+      return "internal error";
   }
   return "unknown";
 }

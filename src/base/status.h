@@ -7,11 +7,11 @@
 #define NAUTILE_CONCAT(a, b) NAUTILE_CONCAT_(a, b)
 
 // NAUTILE_RETURN_IF_ERROR(call()); returns the Status if it is an error.
-#define NAUTILE_RETURN_IF_ERROR(expr)                          \
-  do {                                                         \
-    if (::nautile::Status status_ = (expr); !status_.ok()) {   \
-      return status_;                                          \
-    }                                                          \
+#define NAUTILE_RETURN_IF_ERROR(expr)                        \
+  do {                                                       \
+    if (::nautile::Status status_ = (expr); !status_.ok()) { \
+      return status_;                                        \
+    }                                                        \
   } while (false)
 
 // NAUTILE_ASSIGN(auto x, call()); declares x from a Result or returns its Status.

@@ -41,28 +41,28 @@ inline constexpr int kDsparkStages = 3;  // mtp.0, mtp.1, mtp.2
 
 struct ModelConfig {
   int vocab_size = 0;
-  int hidden = 0;                  // D
-  int layers = 0;                  // main layers, draft blocks not counted
-  int heads = 0;                   // H, query heads; there is one KV head
-  int head_dim = 0;                // c
-  int rope_dim = 0;                // rd, the last dims of a head
+  int hidden = 0;    // D
+  int layers = 0;    // main layers, draft blocks not counted
+  int heads = 0;     // H, query heads; there is one KV head
+  int head_dim = 0;  // c
+  int rope_dim = 0;  // rd, the last dims of a head
   int q_lora_rank = 0;
   int o_groups = 0, o_lora_rank = 0;
   int window = 0;
   std::vector<int> compress_ratios;  // one a main layer, each 0, 4 or 128
   int index_heads = 0, index_head_dim = 0, index_topk = 0;
   int routed_experts = 0, experts_per_token = 0, shared_experts = 1;
-  int expert_inter = 0;            // I
-  int hash_layers = 0;             // the first layers, routed by token id
+  int expert_inter = 0;  // I
+  int hash_layers = 0;   // the first layers, routed by token id
   double route_scale = 0;
   double swiglu_limit = 0;
   int hc_mult = 0, hc_sinkhorn_iters = 0;
   double hc_eps = 0, norm_eps = 0;
   double rope_theta = 0, compress_rope_theta = 0;
-  RopeScaling rope_scaling;        // of CSA and HCA layers
+  RopeScaling rope_scaling;  // of CSA and HCA layers
   int max_positions = 0;
   int bos_id = 0, eos_id = 1;
-  int mtp_layers = 0;              // num_nextn_predict_layers
+  int mtp_layers = 0;  // num_nextn_predict_layers
   DsparkConfig dspark;
 
   LayerKind kind(int layer) const {

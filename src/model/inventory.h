@@ -102,7 +102,7 @@ struct VerifyOptions {
   bool deep = false;
   ThreadPool* pool = nullptr;  // for deep scans; none: the caller's thread
   // Called now and then from the calling thread with bytes done and bytes in all.
-  std::function<void(uint64_t done, uint64_t total)> progress;
+  std::function<void(uint64_t done, uint64_t total)> progress = nullptr;
 };
 
 // Every tensor there with a right dtype and shape, none unknown (mtp.* is allowed to be absent as a whole, and copies of

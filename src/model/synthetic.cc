@@ -351,7 +351,7 @@ Result<Checkpoint> synthetic_checkpoint(const ModelConfig& config, const Variant
     }
   }
   const Filler filler{config, seed};
-  const auto work = [&](size_t from, size_t to) {
+  const auto work = [&](int, size_t from, size_t to) {
     for (size_t i = from; i < to; ++i) {
       const Piece& piece = pieces[i];
       filler.fill(tensors[piece.tensor], recipes[piece.tensor], buffer.get() + offsets[piece.tensor], piece.begin,
@@ -362,7 +362,7 @@ Result<Checkpoint> synthetic_checkpoint(const ModelConfig& config, const Variant
     normal_quantiles();
     pool->for_range(pieces.size(), 1, work);
   } else {
-    work(0, pieces.size());
+    work(0, 0, pieces.size());
   }
 
   const std::string file = "(generated)";

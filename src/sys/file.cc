@@ -37,8 +37,10 @@ class RealFiles : public FileSystem {
   Result<std::string> read(const std::string& path, size_t max_bytes) override {
     NAUTILE_ASSIGN(MappedFile file, map(path));
     if (file.bytes().size() > max_bytes) {
-      return Status(Code::kResourceExhausted, fmt::format("the file has {} bytes, more than the {} expected of such a file",
-                                                          file.bytes().size(), max_bytes), path);
+      return Status(Code::kResourceExhausted,
+                    fmt::format("the file has {} bytes, more than the {} expected of such a file", file.bytes().size(),
+                                max_bytes),
+                    path);
     }
     return std::string(reinterpret_cast<const char*>(file.bytes().data()), file.bytes().size());
   }
@@ -96,7 +98,9 @@ MappedFile::~MappedFile() {
   if (data_ != nullptr) ::munmap(const_cast<std::byte*>(data_), bytes_);
 }
 
-std::unique_ptr<FileSystem> real_files() { return std::make_unique<RealFiles>(); }
+std::unique_ptr<FileSystem> real_files() {
+  return std::make_unique<RealFiles>();
+}
 
 std::string join_path(std::string_view directory, std::string_view name) {
   std::string path(directory);

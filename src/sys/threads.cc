@@ -34,7 +34,9 @@ std::vector<int> allowed_cpus() {
 
 }  // namespace
 
-int usable_cores() { return std::max<int>(1, static_cast<int>(allowed_cpus().size())); }
+int usable_cores() {
+  return std::max<int>(1, static_cast<int>(allowed_cpus().size()));
+}
 
 ThreadPool::ThreadPool(int threads) {
   const std::vector<int> cpus = allowed_cpus();
@@ -90,17 +92,17 @@ void ThreadPool::run(const std::function<void(int)>& job) {
   }
 }
 
-void ThreadPool::for_range(size_t count, size_t grain, const std::function<void(size_t, size_t)>& body) {
+void ThreadPool::for_range(size_t count, size_t grain, const std::function<void(int, size_t, size_t)>& body) {
   if (count == 0) return;
   const size_t chunks = (count + grain - 1) / grain;
   const size_t parts = std::min<size_t>(static_cast<size_t>(threads()), chunks);
-  if (parts == 1) return body(0, count);
+  if (parts == 1) return body(0, 0, count);
   run([&](int worker) {
     const size_t part = static_cast<size_t>(worker);
     if (part >= parts) return;
     const size_t begin = chunks * part / parts * grain;
     const size_t end = std::min(count, chunks * (part + 1) / parts * grain);
-    if (begin < end) body(begin, end);
+    if (begin < end) body(worker, begin, end);
   });
 }
 

@@ -15,8 +15,8 @@ namespace nautile {
 
 class ThreadPool {
  public:
-  // `threads` workers including the caller, at least 1. Each worker beyond the caller is pinned to a CPU of the process's
-  // affinity mask when there are enough of them.
+  // `threads` workers including the caller, at least 1. Each worker beyond the caller is pinned to a CPU of the
+  // process's affinity mask when there are enough of them.
   explicit ThreadPool(int threads);
   ~ThreadPool();
   ThreadPool(const ThreadPool&) = delete;
@@ -27,9 +27,9 @@ class ThreadPool {
   // Runs job(worker) once on every worker and returns when all are done.
   void run(const std::function<void(int worker)>& job);
 
-  // Runs body(begin, end) over [0, count) cut into one contiguous run a worker; each run but the last is a multiple of
-  // `grain`. Small counts run on the caller alone.
-  void for_range(size_t count, size_t grain, const std::function<void(size_t begin, size_t end)>& body);
+  // Runs body(worker, begin, end) over [0, count) cut into at most one contiguous run a worker; each run but the last
+  // is a multiple of `grain`. A count of one grain or less runs on the caller alone.
+  void for_range(size_t count, size_t grain, const std::function<void(int worker, size_t begin, size_t end)>& body);
 
  private:
   void work(int worker);

@@ -14,7 +14,8 @@ TEST_CASE("for_range covers each index exactly once, in runs of whole grains") {
     for (size_t count : {0u, 1u, 7u, 16u, 1000u}) {
       for (size_t grain : {1u, 16u}) {
         std::vector<int> hits(count, 0);
-        pool.for_range(count, grain, [&](size_t begin, size_t end) {
+        pool.for_range(count, grain, [&](int worker, size_t begin, size_t end) {
+          CHECK(worker < threads);
           CHECK(begin % grain == 0);
           for (size_t i = begin; i < end; ++i) ++hits[i];
         });

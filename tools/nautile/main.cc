@@ -10,9 +10,12 @@ namespace nautile {
 int fail(const Status& status) {
   fmt::print(stderr, "nautile: {}\n", status.message());
   switch (status.code()) {
-    case Code::kInvalidArgument: return kExitBadArguments;
-    case Code::kResourceExhausted: return kExitDoesNotFit;
-    default: return kExitFailed;
+    case Code::kInvalidArgument:
+      return kExitBadArguments;
+    case Code::kResourceExhausted:
+      return kExitDoesNotFit;
+    default:
+      return kExitFailed;
   }
 }
 
@@ -23,6 +26,11 @@ int main(int argc, char** argv) {
   CLI::App app("Runs DeepSeek-V4 from its official checkpoint.", "nautile");
   app.require_subcommand(1);
   Run run;
+  add_chat(app, run);
+  add_run(app, run);
+  add_score(app, run);
+  add_tokenize(app, run);
+  add_inspect(app, run);
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {

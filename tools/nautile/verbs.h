@@ -16,4 +16,10 @@ using Run = std::function<int()>;
 // Prints the error on stderr and returns the exit code that fits it.
 int fail(const Status& status);
 
+void add_chat(CLI::App& app, Run& run);
+void add_run(CLI::App& app, Run& run);
+void add_score(CLI::App& app, Run& run);
+void add_tokenize(CLI::App& app, Run& run);
+void add_inspect(CLI::App& app, Run& run);
+
 }  // namespace nautile

@@ -1,0 +1,44 @@
+# The few commands a person needs. `make run` and `make test` install what they lack (Debian packages), build, and do it.
+#
+#   make                     the program, at build/nautile
+#   make run                 chat with nano, the small model that ships here
+#   make run PROMPT="hello"  one answer
+#   make test                unit and golden tests
+#   make test-all            and sanitizers, fuzzers (bounded), oracles, end to end
+BUILD := build/release
+JOBS ?= $(shell nproc)
+MODEL ?= models/nano
+
+.PHONY: all run test test-all deps clean format
+all: build/nautile
+
+deps:
+	@scripts/install-deps.sh
+
+$(BUILD)/build.ninja: CMakeLists.txt | deps
+	cmake --preset release
+
+.PHONY: build/nautile
+build/nautile: $(BUILD)/build.ninja
+	cmake --build $(BUILD) -j $(JOBS) --target nautile
+	@ln -sfn release/nautile build/nautile
+
+run: build/nautile
+ifdef PROMPT
+	@build/nautile run $(MODEL) --prompt "$(PROMPT)"
+else
+	@build/nautile chat $(MODEL)
+endif
+
+test: build/nautile
+	cmake --build $(BUILD) -j $(JOBS)
+	ctest --test-dir $(BUILD) --output-on-failure -j $(JOBS)
+
+test-all: test
+	scripts/test-all.sh
+
+format:
+	git ls-files '*.cc' '*.h' | xargs clang-format -i
+
+clean:
+	rm -rf build

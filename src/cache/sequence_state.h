@@ -1,0 +1,71 @@
+// SequenceState: everything one sequence keeps between tokens, and Snapshot: what lets another start at a block's end.
+//
+// Positions count from 0. `length` tokens have been through the main layers, `draft_length` through the MTP block.
+// Thread-safety: one writer; the layout and full blocks may be shared by many states.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "base/status.h"
+#include "cache/layout.h"
+
+namespace nautile {
+
+// The compressed rows and index keys of 128 tokens, all layers: block_bytes() of the layout.
+using CacheBlock = std::vector<std::byte>;
+
+// State at a multiple of 128 tokens: the window rows a following token can see, and the CSA layers' last four rows.
+// The compressors' other windows are empty there. Blocks are shared, not copied.
+struct Snapshot {
+  int64_t length = 0, draft_length = 0;
+  std::vector<std::byte> rows;
+  std::vector<std::shared_ptr<const CacheBlock>> blocks;
+  size_t bytes() const { return rows.size(); }  // without the blocks
+};
+
+class SequenceState {
+ public:
+  explicit SequenceState(std::shared_ptr<const CacheLayout> layout);
+  SequenceState(std::shared_ptr<const CacheLayout> layout, const Snapshot& snapshot);
+
+  const CacheLayout& layout() const { return *layout_; }
+  int64_t length() const { return length_; }
+  int64_t draft_length() const { return draft_length_; }
+
+  // Rows to read and write. Reading a position that was never written is a bug in the caller.
+  std::byte* window_row(size_t layer, int64_t position);
+  float* state_row(size_t layer, int64_t position);
+  const std::byte* entry(size_t layer, int64_t index) const;
+  const std::byte* key(size_t layer, int64_t index) const;  // keys of one block lie one after the other
+  std::byte* writable_entry(size_t layer, int64_t index);
+  std::byte* writable_key(size_t layer, int64_t index);
+
+  // Makes room for positions below `length`: blocks exist, and those that will be written belong to this state alone.
+  void reserve(int64_t length);
+  void advance(int64_t tokens) { length_ += tokens; }
+  void advance_draft(int64_t tokens) { draft_length_ += tokens; }
+
+  // Takes back to `length` tokens. kInvalidArgument when that is more than kMaxRollback, or not in the past.
+  Status rollback(int64_t length);
+  Status rollback_draft(int64_t length);
+
+  // kInvalidArgument unless length() is a multiple of 128. Full blocks become shared.
+  Result<Snapshot> snapshot() const;
+
+  // Bytes held: private part and blocks (shared ones counted whole).
+  size_t bytes() const;
+
+ private:
+  template <class Visit>
+  void visit_snapshot_rows(const Snapshot& snapshot, const Visit& visit);
+
+  std::shared_ptr<const CacheLayout> layout_;
+  std::vector<std::byte> private_;
+  std::vector<std::shared_ptr<CacheBlock>> blocks_;
+  int64_t length_ = 0, draft_length_ = 0;
+};
+
+}  // namespace nautile

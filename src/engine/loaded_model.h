@@ -1,0 +1,64 @@
+// LoadedModel: a model directory, opened, checked and ready to run on this machine.
+//
+// Thread-safety: the model is read-only once loaded; `forward` and `pool` belong to one caller at a time.
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "base/json.h"
+#include "model/forward.h"
+#include "sys/file.h"
+#include "text/tokenizer.h"
+
+namespace nautile {
+
+struct LoadOptions {
+  std::string isa = "auto";  // see kernels/registry.h
+  int threads = 0;           // 0: one a usable core
+  Numerics numerics = Numerics::kFast;
+  bool need_tokenizer = true;
+};
+
+class LoadedModel {
+ public:
+  // Reads DIRECTORY/config.json, its shards and tokenizer.json, and verifies every tensor. Errors name file and tensor;
+  // nothing is half-loaded.
+  static Result<std::unique_ptr<LoadedModel>> load(FileSystem& files, const std::string& directory,
+                                                   const LoadOptions& options);
+  LoadedModel(const LoadedModel&) = delete;
+  LoadedModel& operator=(const LoadedModel&) = delete;
+
+  const ModelConfig& config() const { return weights_.config; }
+  const Weights& weights() const { return weights_; }
+  const std::string& directory() const { return directory_; }
+  std::string name() const;  // the directory's last part
+  // Precondition: loaded with need_tokenizer.
+  const Tokenizer& tokenizer() const { return *tokenizer_; }
+  // True for the 0731 and 0813 releases, whose reasoning efforts print other texts (spec chat.md 3): by the encoder
+  // file when it is there, else by the DSpark keys of the config.
+  bool official_encoding() const { return official_encoding_; }
+  // The checkpoint's own defaults (generation_config.json), 1.0 where it has none.
+  double default_temperature() const { return default_temperature_; }
+  double default_top_p() const { return default_top_p_; }
+  const Kernels& kernels() const { return *kernels_; }
+  ThreadPool& pool() { return *pool_; }
+  Forward& forward() { return *forward_; }
+
+ private:
+  LoadedModel() = default;
+  Status read_extras(FileSystem& files);
+
+  std::string directory_;
+  std::unique_ptr<Checkpoint> checkpoint_;
+  Weights weights_;
+  std::optional<Tokenizer> tokenizer_;
+  bool official_encoding_ = false;
+  double default_temperature_ = 1, default_top_p_ = 1;
+  const Kernels* kernels_ = nullptr;
+  std::unique_ptr<ThreadPool> pool_;
+  std::unique_ptr<Forward> forward_;
+};
+
+}  // namespace nautile

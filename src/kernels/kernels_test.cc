@@ -1,0 +1,252 @@
+// Every version of every operation against a float64 computation, at odd sizes and unaligned, and the promise that a
+// result does not depend on the tokens and rows it was computed with.
+#include <doctest/doctest.h>
+#include <fmt/format.h>
+
+#include <cmath>
+#include <cstring>
+#include <random>
+#include <vector>
+
+#include "kernels/registry.h"
+#include "tensor/formats.h"
+#include "tensor/quantise.h"
+
+using namespace nautile;
+
+namespace {
+
+struct Random {
+  std::mt19937 engine{7};
+  float normal() { return std::normal_distribution<float>()(engine); }
+  uint32_t bits() { return static_cast<uint32_t>(engine()); }
+  std::vector<float> floats(size_t count) {
+    std::vector<float> x(count);
+    for (float& v : x) v = normal();
+    return x;
+  }
+};
+
+// A weight matrix with its float64 twin; the bytes start one past an aligned address.
+struct Weight {
+  WeightView view;
+  std::vector<std::byte> bytes;
+  std::vector<uint8_t> scales;
+  std::vector<double> values;  // [rows, cols]
+};
+
+Weight make_weight(WeightFormat format, size_t rows, size_t cols, Random& random) {
+  Weight w;
+  w.view = {format, rows, cols, nullptr, nullptr};
+  w.bytes.resize(rows * w.view.row_bytes() + 1);
+  std::byte* data = w.bytes.data() + 1;
+  w.values.resize(rows * cols);
+  const size_t scale_cols = format == WeightFormat::kFp4 ? cols / 32 : (cols + 127) / 128;
+  const size_t scale_rows = format == WeightFormat::kFp4 ? rows : (rows + 127) / 128;
+  w.scales.resize(scale_rows * scale_cols);
+  for (uint8_t& s : w.scales) s = static_cast<uint8_t>(119 + random.bits() % 12);
+  if (!w.scales.empty()) w.scales[0] = 1;  // 2^-126: products are denormal
+  for (size_t r = 0; r < rows; ++r) {
+    for (size_t c = 0; c < cols; ++c) {
+      double& value = w.values[r * cols + c];
+      switch (format) {
+        case WeightFormat::kF32: {
+          const float x = random.normal();
+          std::memcpy(data + 4 * (r * cols + c), &x, 4);
+          value = x;
+          break;
+        }
+        case WeightFormat::kBf16: {
+          const uint16_t x = f32_to_bf16(random.normal());
+          std::memcpy(data + 2 * (r * cols + c), &x, 2);
+          value = bf16_to_f32(x);
+          break;
+        }
+        case WeightFormat::kFp8: {
+          uint8_t code = static_cast<uint8_t>(random.bits());
+          if ((code & 0x7f) == 0x7f) code = 0x7e;
+          data[r * cols + c] = static_cast<std::byte>(code);
+          value = static_cast<double>(e4m3_to_f32(code)) * e8m0_to_f32(w.scales[r / 128 * scale_cols + c / 128]);
+          break;
+        }
+        case WeightFormat::kFp4: {
+          const uint8_t code = random.bits() % 16;
+          std::byte& pair = data[(r * cols + c) / 2];
+          pair = c % 2 == 0 ? static_cast<std::byte>(code) : pair | static_cast<std::byte>(code << 4);
+          value = static_cast<double>(e2m1_to_f32(code)) * e8m0_to_f32(w.scales[r * scale_cols + c / 32]);
+          break;
+        }
+      }
+    }
+  }
+  w.view.data = data;
+  w.view.scales = w.scales.data();
+  return w;
+}
+
+std::vector<const Kernels*> versions() {
+  std::vector<const Kernels*> all;
+  for (const std::string& isa : available_isas()) all.push_back(find_kernels(isa).value());
+  return all;
+}
+
+}  // namespace
+
+TEST_CASE("the registry names what there is") {
+  CHECK(available_isas().front() == "ref");
+  CHECK(find_kernels("auto").ok());
+  auto status = find_kernels("sse9").status();
+  CHECK(status.code() == Code::kInvalidArgument);
+  CHECK(status.fix().find("ref") != std::string::npos);
+}
+
+TEST_CASE("matmul equals float64 for every format, and each element is the same in every batch and row range") {
+  Random random;
+  for (auto [format, rows, cols] : {std::tuple{WeightFormat::kF32, 7u, 37u},
+                                    {WeightFormat::kF32, 24u, 256u},
+                                    {WeightFormat::kBf16, 5u, 100u},
+                                    {WeightFormat::kBf16, 33u, 65u},
+                                    {WeightFormat::kFp8, 131u, 200u},
+                                    {WeightFormat::kFp8, 3u, 129u},
+                                    {WeightFormat::kFp4, 9u, 32u},
+                                    {WeightFormat::kFp4, 17u, 416u}}) {
+    const Weight w = make_weight(format, rows, cols, random);
+    const size_t tokens = 7;
+    const std::vector<float> x = random.floats(tokens * (cols + 3));
+    for (const Kernels* kernels : versions()) {
+      std::vector<float> y(tokens * rows);
+      MatmulArgs args{w.view, x.data(), cols + 3, tokens, y.data(), rows, 0, rows};
+      kernels->matmul(args);
+      for (size_t t = 0; t < tokens; ++t) {
+        for (size_t r = 0; r < rows; ++r) {
+          double sum = 0, size = 0;
+          for (size_t k = 0; k < cols; ++k) {
+            const double term = static_cast<double>(x[t * (cols + 3) + k]) * w.values[r * cols + k];
+            sum += term;
+            size += std::fabs(term);
+          }
+          CHECK_MESSAGE(std::fabs(y[t * rows + r] - sum) <= 3e-6 * size + 1e-30, kernels->name);
+        }
+      }
+      // One token and a few rows at a time must give the same bits.
+      std::vector<float> alone(rows);
+      for (size_t t = 0; t < tokens; ++t) {
+        for (size_t begin = 0; begin < rows; begin += 3) {
+          kernels->matmul({w.view, x.data() + t * (cols + 3), cols + 3, 1, alone.data(), rows, begin,
+                           std::min<size_t>(rows, begin + 3)});
+        }
+        CHECK(std::memcmp(alone.data(), y.data() + t * rows, rows * 4) == 0);
+      }
+    }
+  }
+}
+
+TEST_CASE("a NaN scale gives NaN and an E8M0 zero is 2^-127, in every version") {
+  Random random;
+  Weight w = make_weight(WeightFormat::kFp4, 2, 32, random);
+  std::memset(w.bytes.data(), 0x22, w.bytes.size());  // every code is 1.0
+  w.scales = {255, 0};
+  w.view.scales = w.scales.data();
+  const std::vector<float> x(32, 1.f);
+  for (const Kernels* kernels : versions()) {
+    float y[2];
+    kernels->matmul({w.view, x.data(), 32, 1, y, 2, 0, 2});
+    CHECK(std::isnan(y[0]));
+    CHECK(y[1] == 0x1p-122f);
+  }
+}
+
+TEST_CASE("attend equals a float64 softmax with the sink, for both row formats and any number of rows") {
+  Random random;
+  for (auto [dim, rope] : {std::pair{128u, 64u}, {96u, 32u}, {512u, 64u}}) {
+    for (KvFormat format : {KvFormat::kF32, KvFormat::kPacked}) {
+      const KvLayout kv{format, dim, rope};
+      const size_t heads = 3, most_rows = 150;
+      std::vector<std::byte> cache(most_rows * kv.row_bytes());
+      std::vector<double> values(most_rows * dim);
+      std::vector<const std::byte*> rows;
+      for (size_t j = 0; j < most_rows; ++j) {
+        std::vector<float> row = random.floats(dim);
+        std::byte* at = cache.data() + j * kv.row_bytes();
+        if (format == KvFormat::kF32) {
+          std::memcpy(at, row.data(), dim * 4);
+        } else {
+          auto* codes = reinterpret_cast<uint8_t*>(at);
+          fp8_encode(row.data(), kv.nope(), 64, codes, codes + kv.nope() + 2 * rope);
+          fp8_quantise(row.data(), kv.nope(), 64);
+          for (size_t i = kv.nope(); i < dim; ++i) {
+            const uint16_t half = f32_to_bf16(row[i]);
+            std::memcpy(codes + kv.nope() + 2 * (i - kv.nope()), &half, 2);
+            row[i] = bf16_to_f32(half);
+          }
+        }
+        for (size_t i = 0; i < dim; ++i) values[j * dim + i] = row[i];
+        rows.push_back(at);
+      }
+      std::vector<float> q = random.floats(heads * dim);
+      const std::vector<float> sink = {-0.5f, 30.f, 2.f};
+      for (const Kernels* kernels : versions()) {
+        for (size_t count : {1u, 63u, 64u, 65u, 150u}) {
+          std::vector<float> out(heads * dim), scratch(attend_scratch_floats(heads, dim));
+          const float scale = 1.f / std::sqrt(static_cast<float>(dim));
+          kernels->attend(
+              {kv, rows.data(), count, q.data(), sink.data(), heads, scale, false, out.data(), scratch.data()});
+          for (size_t h = 0; h < heads; ++h) {
+            std::vector<double> z(count);
+            double most = sink[h];
+            for (size_t j = 0; j < count; ++j) {
+              for (size_t i = 0; i < dim; ++i) z[j] += q[h * dim + i] * values[j * dim + i];
+              z[j] *= scale;
+              most = std::max(most, z[j]);
+            }
+            double total = std::exp(sink[h] - most);
+            for (double& v : z) total += v = std::exp(v - most);
+            for (size_t i = 0; i < dim; ++i) {
+              double sum = 0;
+              for (size_t j = 0; j < count; ++j) sum += z[j] / total * values[j * dim + i];
+              CHECK_MESSAGE(out[h * dim + i] == doctest::Approx(sum).epsilon(1e-4), kernels->name);
+            }
+          }
+        }
+      }
+    }
+  }
+}
+
+TEST_CASE("index scores: ReLU a head, signed weights, both key formats") {
+  Random random;
+  for (KvFormat format : {KvFormat::kF32, KvFormat::kPacked}) {
+    const IndexLayout layout{format, 64};
+    const size_t heads = 5, count = 11;
+    std::vector<std::byte> keys(count * layout.row_bytes());
+    std::vector<float> values;
+    for (size_t j = 0; j < count; ++j) {
+      std::vector<float> key = random.floats(layout.dim);
+      std::byte* at = keys.data() + j * layout.row_bytes();
+      if (format == KvFormat::kF32) {
+        std::memcpy(at, key.data(), layout.row_bytes());
+      } else {
+        fp4_encode(key.data(), layout.dim, reinterpret_cast<uint8_t*>(at),
+                   reinterpret_cast<uint8_t*>(at) + layout.dim / 2);
+        fp4_quantise(key.data(), layout.dim);
+      }
+      values.insert(values.end(), key.begin(), key.end());
+    }
+    const std::vector<float> q = random.floats(heads * layout.dim), weights = random.floats(heads);
+    for (const Kernels* kernels : versions()) {
+      std::vector<float> scores(count);
+      kernels->index_scores({layout, keys.data(), count, q.data(), weights.data(), heads, false, scores.data()});
+      for (size_t j = 0; j < count; ++j) {
+        double score = 0, size = 0;
+        for (size_t h = 0; h < heads; ++h) {
+          double sum = 0;
+          for (size_t i = 0; i < layout.dim; ++i)
+            sum += static_cast<double>(q[h * layout.dim + i]) * values[j * layout.dim + i];
+          score += weights[h] * std::max(sum, 0.0);
+          size += std::fabs(weights[h] * sum);
+        }
+        CHECK(std::fabs(scores[j] - score) <= 1e-5 * size);
+      }
+    }
+  }
+}

@@ -1,0 +1,128 @@
+// The operations that cost time, as plain structs of arguments, and the table of functions for one instruction set.
+//
+// Contract of every operation, in every version:
+// - an output element's sum is ordered by the shape alone: not by how many rows, tokens or threads share the call;
+// - pointers to weights may be unaligned; activations are float rows, any alignment;
+// - no allocation, no lock, no exception. Thread-safety: calls on disjoint outputs may run at the same time.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace nautile {
+
+// How a weight matrix [rows, cols] is stored (spec checkpoint.md section 6).
+enum class WeightFormat {
+  kF32,
+  kBf16,
+  kFp8,  // E4M3, one E8M0 scale per 128 x 128 tile: scales [ceil(rows/128), ceil(cols/128)]
+  kFp4,  // E2M1, two a byte (even column low), one E8M0 scale per 32 columns: scales [rows, cols/32]
+};
+
+// A matrix as it lies in memory. The bytes belong to the checkpoint.
+struct WeightView {
+  WeightFormat format = WeightFormat::kF32;
+  size_t rows = 0, cols = 0;
+  const std::byte* data = nullptr;
+  const uint8_t* scales = nullptr;
+
+  size_t row_bytes() const {
+    switch (format) {
+      case WeightFormat::kF32:
+        return cols * 4;
+      case WeightFormat::kBf16:
+        return cols * 2;
+      case WeightFormat::kFp8:
+        return cols;
+      case WeightFormat::kFp4:
+        return cols / 2;
+    }
+    return 0;
+  }
+  // Bytes of the matrix with its scales.
+  size_t bytes() const {
+    const size_t tiles = (rows + 127) / 128 * ((cols + 127) / 128);
+    return rows * row_bytes() + (format == WeightFormat::kFp8   ? tiles
+                                 : format == WeightFormat::kFp4 ? rows * cols / 32
+                                                                : 0);
+  }
+};
+
+// y[t][r] = sum_k x[t][k] * w[r][k] for tokens t in [0, tokens) and rows r in [row_begin, row_end).
+struct MatmulArgs {
+  WeightView weight;
+  const float* x = nullptr;  // [tokens, cols], rows x_stride floats apart
+  size_t x_stride = 0;
+  size_t tokens = 0;
+  float* y = nullptr;  // [tokens, rows], rows y_stride floats apart
+  size_t y_stride = 0;
+  size_t row_begin = 0, row_end = 0;
+};
+
+// How one row of the attention cache is stored. kF32: head_dim floats. kPacked: head_dim - rope_dim E4M3 codes,
+// rope_dim BF16 values, then one E8M0 scale per 64 codes, padded to 8 (584 bytes at 512/64; spec checkpoint.md section
+// 9).
+enum class KvFormat { kF32, kPacked };
+
+struct KvLayout {
+  KvFormat format = KvFormat::kPacked;
+  size_t head_dim = 0, rope_dim = 0;
+
+  size_t nope() const { return head_dim - rope_dim; }
+  size_t row_bytes() const {
+    if (format == KvFormat::kF32) return head_dim * 4;
+    return nope() + 2 * rope_dim + ((nope() + 63) / 64 + 7) / 8 * 8;
+  }
+};
+
+// Attention of one token: heads x rows scores, one softmax with the sink in the denominator, weighted sum of the same
+// rows (K = V). Rows are taken in the order given, in blocks of 64 with a running maximum.
+struct AttendArgs {
+  KvLayout kv;
+  const std::byte* const* rows = nullptr;  // [row_count]
+  size_t row_count = 0;
+  const float* q = nullptr;     // [heads, head_dim]
+  const float* sink = nullptr;  // [heads]
+  size_t heads = 0;
+  float scale = 0;
+  bool round_p = false;      // round the weights to BF16 before the sum, as the official kernel does
+  float* out = nullptr;      // [heads, head_dim]
+  float* scratch = nullptr;  // attend_scratch_floats(heads, head_dim)
+};
+inline constexpr size_t kAttendBlock = 64;
+inline size_t attend_scratch_floats(size_t heads, size_t head_dim) {
+  return kAttendBlock * head_dim + heads * (kAttendBlock + 2);
+}
+
+// How one index key is stored. kF32: dim floats. kPacked: dim / 2 bytes of E2M1, then dim / 32 E8M0 scales (68 at 128).
+struct IndexLayout {
+  KvFormat format = KvFormat::kPacked;
+  size_t dim = 0;
+  size_t row_bytes() const { return format == KvFormat::kF32 ? dim * 4 : dim / 2 + dim / 32; }
+};
+
+// scores[j] = sum_h weights[h] * relu(q[h] . key[j]) over count keys that lie one after the other.
+struct IndexScoreArgs {
+  IndexLayout layout;
+  const std::byte* keys = nullptr;  // [count, row_bytes]
+  size_t count = 0;
+  const float* q = nullptr;        // [heads, dim]
+  const float* weights = nullptr;  // [heads]
+  size_t heads = 0;
+  bool round_bf16 = false;  // round dot, product and sum to BF16, as the official code does
+  float* scores = nullptr;  // [count]
+};
+
+// One instruction set's functions.
+struct Kernels {
+  const char* name = "";
+  void (*matmul)(const MatmulArgs&) = nullptr;
+  void (*attend)(const AttendArgs&) = nullptr;
+  void (*index_scores)(const IndexScoreArgs&) = nullptr;
+  // sum x[i] * y[i]
+  float (*dot)(const float* x, const float* y, size_t count) = nullptr;
+  // y[i] += a * x[i]
+  void (*axpy)(float a, const float* x, float* y, size_t count) = nullptr;
+};
+
+}  // namespace nautile

@@ -1,0 +1,78 @@
+// Forward: DeepSeek-V4's forward pass over a batch of tokens of any sequences, prefill chunks and decode steps alike.
+//
+// Same tokens: a token's logits depend on its sequence's tokens, the weights, the kernels and the policy alone; not on
+// the batch, the chunking, or the number of threads (design section 4).
+// Thread-safety: one caller at a time; several Forwards may share Weights.
+#pragma once
+
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "model/attention.h"
+#include "model/hyper_connection.h"
+#include "model/moe.h"
+#include "model/weights.h"
+
+namespace nautile {
+
+// The next tokens of one sequence.
+struct BatchItem {
+  SequenceState* state = nullptr;
+  std::span<const int32_t> tokens;
+};
+
+enum class Logits {
+  kNone,
+  kLast,  // of each item's last token: [items, vocab]
+  kAll,   // of every token: [tokens, vocab]
+};
+
+// What one forward leaves behind; valid until the next call.
+struct ForwardOutput {
+  std::span<const float> logits;
+  // The residual streams after the last layer, before the head: [tokens, M, D], BF16 values under the reference policy.
+  std::span<const float> streams;
+};
+
+class Forward {
+ public:
+  Forward(const Weights& weights, Numerics numerics, const Kernels& kernels, ThreadPool& pool);
+
+  // A state that fits this model and policy.
+  const std::shared_ptr<const CacheLayout>& layout() const { return layout_; }
+
+  // Runs the batch and advances the states. kInvalidArgument names an empty item, a token outside the vocabulary, a
+  // sequence that would pass max_positions, or a state named twice; then nothing has changed.
+  Result<ForwardOutput> operator()(std::span<const BatchItem> batch, Logits wanted);
+
+  // The MTP block (spec model.md 9.1): each item's tokens are the ones that FOLLOW the streams' tokens; streams come
+  // from a ForwardOutput (main model, or this function when drafting further). Advances draft_length.
+  // kUnsupported when the checkpoint has no MTP block.
+  Result<ForwardOutput> draft(std::span<const BatchItem> batch, std::span<const float> streams, Logits wanted);
+
+ private:
+  Result<std::vector<Run>> runs(std::span<const BatchItem> batch, bool draft);
+  Step make_step(std::span<const Run> runs);
+  void embed(Step& step, float* out);
+  void layer(Step& step, size_t index, const Layer& layer, float* streams);
+  std::span<const float> head(Step& step, const HyperHead& head, const std::vector<float>& norm, const float* streams,
+                              Logits wanted);
+
+  const Weights& weights_;
+  Policy policy_;
+  const Kernels& kernels_;
+  ThreadPool& pool_;
+  std::shared_ptr<const CacheLayout> layout_;
+  std::vector<float> window_frequencies_, compress_frequencies_;
+
+  HyperConnections hyper_;
+  AttentionLayer attention_;
+  MoeLayer moe_;
+  Linear linear_;
+  std::vector<Mixing> mixing_;
+  std::vector<int32_t> tokens_;
+  Buffer streams_, drafted_, u_, x_, y_, embedded_, projected_, gathered_, logits_;
+};
+
+}  // namespace nautile

@@ -1,0 +1,35 @@
+// mHC: the M residual streams, collapsed before each sub-layer and mixed after it (spec model.md section 3).
+#pragma once
+
+#include "model/linear.h"
+#include "model/weights.h"
+
+namespace nautile {
+
+// The coefficients of one token, M = hc_mult <= kMaxStreams.
+inline constexpr size_t kMaxStreams = 8;
+struct Mixing {
+  float pre[kMaxStreams];
+  float post[kMaxStreams];
+  float comb[kMaxStreams * kMaxStreams];  // comb[j * M + k]: from old stream j to new stream k
+};
+
+// From the 2M + M*M raw mixes to coefficients: sigmoids, row softmax, Sinkhorn (spec model.md 3.3, steps 3 and 4).
+Mixing make_mixing(const float* mixes, const HyperConnection& hc, size_t streams, int iterations, float eps);
+
+class HyperConnections {
+ public:
+  // u[t] = sum_j pre_j X_j. X: [tokens, M, D], u: [tokens, D]
+  void collapse(Step& step, const HyperConnection& hc, const float* streams, float* u, std::vector<Mixing>& mixing);
+  // X'_k = post_k y + sum_j comb[j][k] X_j, in place. y: [tokens, D]
+  void expand(Step& step, const std::vector<Mixing>& mixing, const float* y, float* streams);
+  // x[t] = sum_j pre_j X_j with the head's own coefficients. streams: [tokens, M, D] -> x: [tokens, D]
+  void collapse_head(Step& step, const HyperHead& head, const float* streams, size_t tokens, float* x);
+
+ private:
+  void mixes(Step& step, const WeightView& fn, const float* streams, size_t tokens);
+  Linear linear_;
+  Buffer mixes_;
+};
+
+}  // namespace nautile

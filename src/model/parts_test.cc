@@ -1,0 +1,119 @@
+// The small parts against the published vectors and against double precision.
+#include <doctest/doctest.h>
+
+#include <cmath>
+#include <limits>
+#include <vector>
+
+#include "model/hyper_connection.h"
+#include "model/moe.h"
+#include "model/rope.h"
+#include "model/select.h"
+
+using namespace nautile;
+
+namespace {
+
+ModelConfig flash_rope() {
+  ModelConfig c;
+  c.rope_dim = 64;
+  c.rope_theta = 10000;
+  c.compress_rope_theta = 160000;
+  return c;
+}
+
+}  // namespace
+
+TEST_CASE("mHC coefficients: the self-check vector of the specification") {
+  HyperConnection hc;
+  hc.scale[0] = 0.5f;
+  hc.scale[1] = 0.25f;
+  hc.scale[2] = 1.5f;
+  std::vector<float> mixes;
+  for (int i = 0; i < 24; ++i) {
+    mixes.push_back(static_cast<float>((7 * i) % 11 - 5) / 4);
+    hc.base.push_back(static_cast<float>((5 * i) % 7 - 3) / 8);
+  }
+  const Mixing m = make_mixing(mixes.data(), hc, 4, 20, 1e-6f);
+  const double pre[] = {0.2689424, 0.6224603, 0.4378245, 0.5926676};
+  const double post[] = {1.2153263, 0.9687602, 1.0624187, 0.8146668};
+  const double comb[] = {0.1358101, 0.5331501, 0.1952284, 0.1358104, 0.2856347, 0.0181250, 0.4106048, 0.2856346,
+                         0.1066770, 0.4187812, 0.3678634, 0.1066774, 0.4718771, 0.0299427, 0.0263025, 0.4718766};
+  for (int i = 0; i < 4; ++i) {
+    CHECK(m.pre[i] == doctest::Approx(pre[i]).epsilon(2e-6));
+    CHECK(m.post[i] == doctest::Approx(post[i]).epsilon(2e-6));
+  }
+  for (int i = 0; i < 16; ++i) CHECK(m.comb[i] == doctest::Approx(comb[i]).epsilon(1e-5));
+}
+
+TEST_CASE("rope frequencies of both profiles") {
+  const std::vector<float> swa = rope_frequencies(flash_rope(), false), csa = rope_frequencies(flash_rope(), true);
+  for (auto [i, f] :
+       {std::pair{0, 1.f}, {1, 0.749894202f}, {8, 0.100000001f}, {16, 0.00999999978f}, {31, 0.000133352150f}}) {
+    CHECK(swa[static_cast<size_t>(i)] == doctest::Approx(f).epsilon(2e-7));
+  }
+  for (auto [i, f] : {std::pair{0, 1.f},
+                      {1, 0.687656045f},
+                      {8, 0.0500000007f},
+                      {15, 0.00363553851f},
+                      {16, 0.00226562493f},
+                      {17, 0.00139680132f},
+                      {20, 0.000296977785f},
+                      {24, 1.95312532e-05f},
+                      {25, 5.37231244e-06f},
+                      {31, 5.6805294e-07f}}) {
+    CHECK(csa[static_cast<size_t>(i)] == doctest::Approx(f).epsilon(3e-7));
+  }
+}
+
+TEST_CASE("rotation turns adjacent pairs and back") {
+  const std::vector<float> f = rope_frequencies(flash_rope(), true);
+  for (int64_t position : {0, 1, 77, 1048575}) {
+    std::vector<float> cos(32), sin(32), x(64);
+    for (size_t i = 0; i < 64; ++i) x[i] = std::sin(static_cast<float>(i));
+    const std::vector<float> original = x;
+    rope_angles(f, position, cos.data(), sin.data());
+    rotate(x.data(), cos.data(), sin.data(), 32, false);
+    const double angle = static_cast<float>(static_cast<float>(position) * f[3]);
+    CHECK(x[6] == doctest::Approx(original[6] * std::cos(angle) - original[7] * std::sin(angle)).epsilon(1e-5));
+    rotate(x.data(), cos.data(), sin.data(), 32, true);
+    for (size_t i = 0; i < 64; ++i) CHECK(x[i] == doctest::Approx(original[i]).epsilon(1e-5));
+  }
+}
+
+TEST_CASE("route scores survive both ends") {
+  CHECK(route_score(-100.f) > 0);
+  CHECK(route_score(-80.f) == doctest::Approx(std::exp(-40.0)).epsilon(1e-5));
+  CHECK(route_score(0.f) == doctest::Approx(std::sqrt(std::log(2.0))));
+  CHECK(route_score(1e30f) == doctest::Approx(1e15));
+  CHECK(std::isfinite(route_score(200.f)));
+}
+
+TEST_CASE("experts: biased choice, unbiased weights, lower id on ties, ascending order") {
+  const float scores[] = {0.5f, 2.f, 0.5f, 1.f, 0.25f};
+  int chosen[3];
+  float weights[3];
+  choose_experts(scores, nullptr, 5, 3, 1.5f, chosen, weights, false);
+  CHECK((chosen[0] == 0 && chosen[1] == 1 && chosen[2] == 3));
+  CHECK(weights[1] == doctest::Approx(2 / 3.5 * 1.5));
+  const float bias[] = {0, 0, 0, 0, 100.f};
+  choose_experts(scores, bias, 5, 2, 2.5f, chosen, weights, false);
+  CHECK((chosen[0] == 1 && chosen[1] == 4));
+  CHECK(weights[1] == doctest::Approx(0.25 / 2.25 * 2.5));
+  int table[] = {4, 2};
+  choose_experts(scores, nullptr, 5, 2, 1.f, table, weights, true);
+  CHECK((table[0] == 2 && table[1] == 4));
+  CHECK(weights[0] == doctest::Approx(2.0 / 3));
+}
+
+TEST_CASE("top-k is exact, breaks ties downwards and never picks NaN before a number") {
+  std::vector<int32_t> work, chosen;
+  const float nan = std::numeric_limits<float>::quiet_NaN();
+  const std::vector<float> scores = {1, 3, nan, 3, 2, 3, -1};
+  select_top_k(scores.data(), 7, 2, work, chosen);
+  CHECK(chosen == std::vector<int32_t>{1, 3});
+  select_top_k(scores.data(), 7, 6, work, chosen);
+  CHECK(chosen == std::vector<int32_t>{0, 1, 3, 4, 5, 6});
+  select_top_k(scores.data(), 3, 9, work, chosen);
+  CHECK(chosen == std::vector<int32_t>{0, 1, 2});
+}

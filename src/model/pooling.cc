@@ -1,0 +1,64 @@
+// Projection, per-channel softmax pooling, and the open window kept between steps.
+#include "model/pooling.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+namespace nautile {
+
+void WindowRows::project(Step& step, const Compressor& compressor, int ratio, const float* x, size_t offset) {
+  ratio_ = ratio;
+  width_ = compressor.norm.size();
+  channels_ = compressor.wkv.rows;
+  offset_ = offset;
+  const size_t stride = 2 * channels_;
+  rows_ = rows_buffer_.floats(step.count() * stride);
+  linear_(step, compressor.wkv, x, compressor.wkv.cols, step.count(), rows_, stride, Rounding::kNone);
+  linear_(step, compressor.wgate, x, compressor.wgate.cols, step.count(), rows_ + channels_, stride, Rounding::kNone);
+  for (size_t t = 0; t < step.count(); ++t) {
+    const float* ape = compressor.ape.data() + static_cast<size_t>(step.positions[t] % ratio) * channels_;
+    float* gate = rows_ + t * stride + channels_;
+    for (size_t i = 0; i < channels_; ++i) gate[i] += ape[i];
+  }
+}
+
+const float* WindowRows::row(const Run& run, size_t layer, int64_t position) const {
+  if (position >= run.begin) return rows_ + (run.first + static_cast<size_t>(position - run.begin)) * 2 * channels_;
+  return run.state->state_row(layer, position) + offset_;
+}
+
+void WindowRows::pool(const Step&, const Run& run, size_t layer, int64_t index, float* out) const {
+  constexpr size_t kMaxCandidates = kBlockTokens;
+  const float* kv[kMaxCandidates];
+  const float* gate[kMaxCandidates];
+  size_t count = 0;
+  const bool overlap = channels_ != width_;
+  const int64_t begin = index * ratio_;
+  for (int64_t p = overlap ? std::max<int64_t>(0, begin - ratio_) : begin; p < begin + ratio_; ++p) {
+    const float* r = row(run, layer, p) + (overlap && p >= begin ? width_ : 0);
+    kv[count] = r;
+    gate[count] = r + channels_;
+    ++count;
+  }
+  for (size_t i = 0; i < width_; ++i) {
+    float most = gate[0][i];
+    for (size_t c = 1; c < count; ++c) most = std::max(most, gate[c][i]);
+    float total = 0, sum = 0;
+    for (size_t c = 0; c < count; ++c) {
+      const float p = std::exp(gate[c][i] - most);
+      total += p;
+      sum += p * kv[c][i];
+    }
+    out[i] = sum / total;
+  }
+}
+
+void WindowRows::store(const Run& run, size_t layer) const {
+  const int64_t rows = static_cast<int64_t>(run.state->layout().layer(layer).state_rows);
+  for (int64_t p = std::max(run.begin, run.end() - rows); p < run.end(); ++p) {
+    std::memcpy(run.state->state_row(layer, p) + offset_, row(run, layer, p), 2 * channels_ * sizeof(float));
+  }
+}
+
+}  // namespace nautile

@@ -1,0 +1,46 @@
+// Pooling: how a compressor turns the tokens of a window into one cache row (spec model.md section 5).
+//
+// A compressor projects each token to kv and gate rows (gate with its position term added). An entry is, channel by
+// channel, the softmax of the gates over its candidates times their kv. With overlap (CSA) the candidates are the low
+// halves of the previous window and the high halves of its own.
+#pragma once
+
+#include "model/linear.h"
+#include "model/weights.h"
+
+namespace nautile {
+
+// The open-window rows of this step's tokens; older ones come from the sequence's state.
+class WindowRows {
+ public:
+  // Projects x [tokens, D] into kv and gate rows. `offset`: where this compressor's kv stands in a state row (floats).
+  void project(Step& step, const Compressor& compressor, int ratio, const float* x, size_t offset);
+  // Entry `index` of run's sequence before its norm, [width].
+  void pool(const Step& step, const Run& run, size_t layer, int64_t index, float* out) const;
+  // Keeps the rows that later steps may pool.
+  void store(const Run& run, size_t layer) const;
+
+ private:
+  const float* row(const Run& run, size_t layer, int64_t position) const;
+
+  Linear linear_;
+  Buffer rows_buffer_;
+  float* rows_ = nullptr;  // [tokens, 2 * channels_]: kv, gate
+  int ratio_ = 0;
+  size_t width_ = 0, channels_ = 0, offset_ = 0;
+};
+
+// Entries whose last token lies in the run: [first, last).
+struct EntryRange {
+  int64_t first, last;
+};
+inline EntryRange new_entries(const Run& run, int ratio) {
+  return {run.begin / ratio, run.end() / ratio};
+}
+
+// Entries a query at `position` may see.
+inline int64_t visible_entries(int64_t position, int ratio) {
+  return ratio == 0 ? 0 : (position + 1) / ratio;
+}
+
+}  // namespace nautile

@@ -1,0 +1,27 @@
+// Rotary positions (spec model.md 4.1): the last rope_dim values of a vector, as adjacent pairs.
+//
+// Thread-safety: pure functions.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "model/config.h"
+#include "model/step.h"
+
+namespace nautile {
+
+// Angle per position of each pair, [rope_dim / 2]. `compressed` layers use compress_rope_theta with YaRN, window-only
+// ones rope_theta as it is. There is no magnitude factor.
+std::vector<float> rope_frequencies(const ModelConfig& config, bool compressed);
+
+// cos, sin of one position: the product is rounded to float first, as the official code does. cos, sin: [pairs]
+void rope_angles(std::span<const float> frequencies, int64_t position, float* cos, float* sin);
+
+RopeTable rope_table(std::span<const float> frequencies, std::span<const int64_t> positions);
+
+// Rotates `pairs` pairs in place; `inverse` turns back.
+void rotate(float* values, const float* cos, const float* sin, size_t pairs, bool inverse);
+
+}  // namespace nautile

@@ -1,0 +1,56 @@
+// Step: what every part of one forward pass can see: the tokens, whose they are, and the machine to compute on.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "cache/sequence_state.h"
+#include "kernels/ops.h"
+#include "model/config.h"
+#include "model/numerics.h"
+#include "sys/threads.h"
+
+namespace nautile {
+
+// Consecutive tokens of one sequence: batch tokens [first, first + count) stand at positions begin, begin + 1, ...
+struct Run {
+  SequenceState* state = nullptr;
+  size_t first = 0, count = 0;
+  int64_t begin = 0;
+
+  int64_t end() const { return begin + static_cast<int64_t>(count); }
+};
+
+// cos and sin of every token's angles, for one rope profile.
+struct RopeTable {
+  std::vector<float> cos, sin;  // [tokens, rope_dim / 2]
+};
+
+struct Step {
+  const ModelConfig& config;
+  const Policy policy;
+  ThreadPool& pool;
+  const Kernels& kernels;
+  std::span<const Run> runs;
+  std::span<const int32_t> tokens;  // ids
+  std::vector<int64_t> positions;   // [tokens]
+  RopeTable window_rope, compress_rope;
+
+  size_t count() const { return tokens.size(); }
+  const RopeTable& rope(int ratio) const { return ratio == 0 ? window_rope : compress_rope; }
+};
+
+// A buffer that only grows, so that a decode step allocates nothing once it has run.
+class Buffer {
+ public:
+  float* floats(size_t count) {
+    if (data_.size() < count) data_.resize(count);
+    return data_.data();
+  }
+
+ private:
+  std::vector<float> data_;
+};
+
+}  // namespace nautile

@@ -1,0 +1,93 @@
+// Weights: the checkpoint's tensors, arranged the way the forward pass reads them. Big matrices stay where the
+// checkpoint has them (mapped); small vectors are widened to float.
+//
+// Thread-safety: read-only once loaded. Lifetime: the Checkpoint must outlive the Weights.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "checkpoint/tensor_table.h"
+#include "kernels/ops.h"
+#include "model/config.h"
+
+namespace nautile {
+
+// Mixes the residual streams around one sub-layer (spec model.md 3.3).
+struct HyperConnection {
+  WeightView fn;            // [(2 + M) * M, M * D]
+  std::vector<float> base;  // [(2 + M) * M]
+  float scale[3] = {};      // pre, post, comb
+};
+
+// Collapses the streams before a head (spec model.md 3.5).
+struct HyperHead {
+  WeightView fn;            // [M, M * D]
+  std::vector<float> base;  // [M]
+  float scale = 0;
+};
+
+// Pools `ratio` tokens into one entry (spec model.md 5).
+struct Compressor {
+  WeightView wkv, wgate;    // [overlap * width, D]
+  std::vector<float> ape;   // [ratio, overlap * width]
+  std::vector<float> norm;  // [width]
+};
+
+struct Indexer {
+  WeightView wq_b;          // [heads * dim, q_lora_rank]
+  WeightView weights_proj;  // [heads, D]
+  Compressor compressor;
+};
+
+struct Attention {
+  WeightView wq_a, wq_b, wkv, wo_a, wo_b;
+  std::vector<float> q_norm, kv_norm, sink;
+  Compressor compressor;  // CSA and HCA
+  Indexer indexer;        // CSA
+};
+
+struct Expert {
+  WeightView w1, w3, w2;  // gate, up, down
+};
+
+struct Moe {
+  WeightView gate;                      // [E, D]
+  std::vector<float> bias;              // [E]; empty on hash-routed layers
+  const TensorView* tid2eid = nullptr;  // [vocab, K] on hash-routed layers
+  std::vector<Expert> experts;
+  Expert shared;
+  int table_entry(int64_t token, int slot, int width) const;
+};
+
+struct Layer {
+  int ratio = 0;
+  HyperConnection hc_attn, hc_ffn;
+  std::vector<float> attn_norm, ffn_norm;
+  Attention attn;
+  Moe moe;
+};
+
+// The draft block of the April 2026 checkpoints (spec model.md 9.1).
+struct Mtp {
+  Layer layer;
+  WeightView e_proj, h_proj;
+  std::vector<float> enorm, hnorm, norm;
+  HyperHead head;
+};
+
+struct Weights {
+  ModelConfig config;
+  WeightView embed, head;
+  std::vector<float> norm;
+  HyperHead hc_head;
+  std::vector<Layer> layers;
+  std::unique_ptr<Mtp> mtp;  // when the checkpoint has one
+};
+
+// Arranges a checkpoint that verify() (inventory.h) has accepted. kNotFound, kUnsupported or kCorrupt name the tensor:
+// NVFP4 experts and scales that are no powers of two are kUnsupported.
+Result<Weights> load_weights(const Checkpoint& checkpoint, const ModelConfig& config);
+
+}  // namespace nautile

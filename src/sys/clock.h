@@ -1,0 +1,12 @@
+// Time, for reports: seconds on a clock that never goes back.
+#pragma once
+
+#include <chrono>
+
+namespace nautile {
+
+inline double seconds_now() {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
+}  // namespace nautile

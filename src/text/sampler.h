@@ -1,0 +1,90 @@
+// The sampler: logits and parameters to the next token, the same token every time.
+//
+// Order, as in vLLM and Hugging Face: repetition, presence and frequency penalties; logit bias; the mask of allowed
+// tokens; temperature; top-k; top-p (of what top-k left); min-p. Then one draw by inverse cumulative distribution over
+// the kept tokens in ascending order of id, accumulated in double. Temperature 0 or top_p 0 takes the highest logit,
+// the lowest id among equals, and draws nothing. The draw is random_unit(seed, position): it depends on nothing else,
+// so batch mates, chunking and speculation do not change it. Thread-safety: a Sampler holds working memory and belongs
+// to one thread; the result is a pure function of the arguments. Source: spec chat.md 8, api.md 9.3, 9.4, 9.6.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <span>
+#include <unordered_map>
+#include <vector>
+
+#include "base/status.h"
+#include "text/bpe.h"
+
+namespace nautile {
+
+struct SamplingParams {
+  double temperature = 1.0;                // 0..2; 0 is greedy
+  double top_p = 1.0;                      // 0..1; 0 is greedy
+  int64_t top_k = 0;                       // 0 or -1: off
+  double min_p = 0.0;                      // 0..1, relative to the most likely token
+  double repetition_penalty = 1.0;         // (0, 2]: prompt and output
+  double presence_penalty = 0.0;           // -2..2: output
+  double frequency_penalty = 0.0;          // -2..2: output
+  std::map<TokenId, double> logit_bias{};  // -100..100, added to the logit
+  uint64_t seed = 0;
+  int top_logprobs = -1;  // -1: none; 0..20: the token's own and so many of the most likely
+
+  // kInvalidArgument naming the field; ids of logit_bias are held against the vocabulary's size.
+  Status check(size_t vocabulary) const;
+};
+
+// Which tokens a sequence holds, for the penalties. Kept up to date token by token.
+class TokenHistory {
+ public:
+  struct Count {
+    bool in_prompt = false;
+    uint32_t in_output = 0;
+  };
+  void add_prompt(std::span<const TokenId> ids) {
+    for (const TokenId id : ids) counts_[id].in_prompt = true;
+  }
+  void add_output(TokenId id) { ++counts_[id].in_output; }
+  const std::unordered_map<TokenId, Count>& counts() const { return counts_; }
+
+ private:
+  std::unordered_map<TokenId, Count> counts_;
+};
+
+struct Logprob {
+  TokenId id;
+  float logprob;  // natural log, of the model's own distribution: before penalties, bias, mask and temperature
+};
+
+struct Sample {
+  TokenId id = -1;
+  float logprob = 0;                  // as in Logprob; set if logprobs are asked for
+  std::vector<Logprob> top_logprobs;  // descending; the lower id first among equals
+};
+
+class Sampler {
+ public:
+  // logits: [vocabulary]. allowed: one bit a token, 32 to a word, lowest bit first; empty allows all (a grammar fills
+  // it). position: of the token to be drawn, counted from the start of the sequence.
+  // kInternal for a NaN or +inf among the logits (-inf is a token that cannot come); kInvalidArgument if no token is
+  // left.
+  Result<Sample> sample(std::span<const float> logits, const SamplingParams& params, const TokenHistory& history,
+                        uint64_t position, std::span<const uint32_t> allowed = {});
+
+ private:
+  void keep_top_k(size_t k);
+  void keep_top_p(double top_p, size_t vocabulary);
+
+  struct Candidate {
+    double logit;  // after temperature
+    TokenId id;
+  };
+  std::vector<double> logits_;         // [vocabulary]
+  std::vector<Candidate> candidates_;  // those not ruled out yet
+};
+
+// A number in [0, 1) with 53 random bits: Philox 4x32-10 with the seed as key and (position, stream) as counter.
+double random_unit(uint64_t seed, uint64_t position, uint64_t stream = 0);
+
+}  // namespace nautile

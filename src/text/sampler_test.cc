@@ -1,0 +1,206 @@
+// Filters against computed probabilities, the distribution of draws, and logits that must be refused.
+#include "text/sampler.h"
+
+#include <doctest/doctest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <random>
+
+using namespace nautile;
+
+namespace {
+
+const TokenHistory kNoHistory;
+
+// The probability of each token after temperature, computed the plain way.
+std::vector<double> softmax(const std::vector<float>& logits, double temperature = 1) {
+  std::vector<double> p;
+  double total = 0;
+  for (float logit : logits) total += p.emplace_back(std::exp(logit / temperature));
+  for (double& x : p) x /= total;
+  return p;
+}
+
+// Pearson's chi-square of 20,000 draws against `expected` (zero where a token must never come), and its degrees of
+// freedom.
+std::pair<double, int> chi_square(const std::vector<float>& logits, const SamplingParams& params,
+                                  const std::vector<double>& expected) {
+  constexpr int kDraws = 20000;
+  Sampler sampler;
+  std::vector<int> seen(logits.size());
+  for (int i = 0; i < kDraws; ++i) ++seen[sampler.sample(logits, params, kNoHistory, i).value().id];
+  double sum = 0;
+  int cells = 0;
+  for (size_t i = 0; i < logits.size(); ++i) {
+    const double wanted = expected[i] * kDraws;
+    if (wanted == 0) {
+      CHECK(seen[i] == 0);
+      continue;
+    }
+    sum += (seen[i] - wanted) * (seen[i] - wanted) / wanted;
+    ++cells;
+  }
+  return {sum, cells - 1};
+}
+
+// 99.9% point of chi-square, by Wilson and Hilferty.
+double limit(int freedom) {
+  const double v = 2.0 / (9.0 * freedom);
+  return freedom * std::pow(1 - v + 3.0902 * std::sqrt(v), 3);
+}
+
+std::vector<double> renormalised(std::vector<double> p, double least) {
+  double total = 0;
+  for (double& x : p) total += x = x >= least ? x : 0;
+  for (double& x : p) x /= total;
+  return p;
+}
+
+TokenId pick(const std::vector<float>& logits, const SamplingParams& params, const TokenHistory& history = kNoHistory,
+             std::span<const uint32_t> allowed = {}) {
+  Sampler sampler;
+  return sampler.sample(logits, params, history, 0, allowed).value().id;
+}
+
+}  // namespace
+
+TEST_CASE("Philox gives its published values") {
+  CHECK(random_unit(0, 0) == static_cast<double>(0x6627e8d5e169c58dull >> 11) * 0x1p-53);
+  CHECK(random_unit(UINT64_MAX, UINT64_MAX, UINT64_MAX) == static_cast<double>(0x408f276d41c83b0eull >> 11) * 0x1p-53);
+  CHECK(random_unit(1, 2) != random_unit(2, 1));
+}
+
+TEST_CASE("draws follow the distribution") {
+  const std::vector<float> logits = {1.0f, 0.2f, 2.5f, -1.0f, 0.2f, 1.7f, 0.0f, -0.5f};
+  SamplingParams params{.seed = 42};
+  auto [plain, freedom] = chi_square(logits, params, softmax(logits));
+  CHECK(plain < limit(freedom));
+  params.temperature = 0.5;
+  CHECK(chi_square(logits, params, softmax(logits, 0.5)).first < limit(freedom));
+  params.temperature = 1;
+  params.top_k = 3;
+  auto [top_k, k_freedom] = chi_square(logits, params, renormalised(softmax(logits), softmax(logits)[0]));
+  CHECK(k_freedom == 2);
+  CHECK(top_k < limit(k_freedom));
+  params.top_k = 0;
+  params.top_p = 0.8;  // 0.497 + 0.223 + 0.111 is the first sum to reach 0.8
+  auto [top_p, p_freedom] = chi_square(logits, params, renormalised(softmax(logits), softmax(logits)[0]));
+  CHECK(p_freedom == 2);
+  CHECK(top_p < limit(p_freedom));
+  params.top_p = 1;
+  params.min_p = 0.2;
+  auto [min_p, m_freedom] = chi_square(logits, params, renormalised(softmax(logits), 0.2 * softmax(logits)[2]));
+  CHECK(min_p < limit(m_freedom));
+  // Another seed is another sequence; the test would notice a wrong distribution.
+  CHECK(chi_square(logits, {.temperature = 1.3, .seed = 42}, softmax(logits)).first > limit(freedom));
+}
+
+TEST_CASE("top-p over a real vocabulary keeps exactly the nucleus") {
+  std::mt19937 random(1);
+  std::normal_distribution<float> normal(0, 3);
+  std::vector<float> logits(129280);
+  for (float& logit : logits) logit = normal(random);
+  const std::vector<double> p = softmax(logits);
+  for (const double top_p : {0.1, 0.5, 0.95, 0.999}) {
+    std::vector<double> sorted = p;
+    std::sort(sorted.rbegin(), sorted.rend());
+    double sum = 0;
+    size_t nucleus = 0;
+    while (sum < top_p) sum += sorted[nucleus++];
+    Sampler sampler;
+    size_t different = 0;
+    double lowest = 1;
+    for (int position = 0; position < 40; ++position) {
+      const TokenId id = sampler.sample(logits, {.top_p = top_p, .seed = 3}, kNoHistory, position).value().id;
+      lowest = std::min(lowest, p[id]);
+      different += p[id] < sorted[nucleus - 1] * (1 - 1e-9);
+    }
+    CHECK(different == 0);
+    if (top_p == 0.999) CHECK(lowest < sorted[100]);
+  }
+}
+
+TEST_CASE("the same seed and position give the same token, whatever came before") {
+  std::vector<float> logits(500, 0.0f);
+  Sampler used, fresh;
+  for (uint64_t i = 0; i < 20; ++i) (void)used.sample(logits, {.top_p = 0.5, .seed = 9}, kNoHistory, i);
+  CHECK(used.sample(logits, {.seed = 7}, kNoHistory, 1000).value().id ==
+        fresh.sample(logits, {.seed = 7}, kNoHistory, 1000).value().id);
+  CHECK(fresh.sample(logits, {.seed = 7}, kNoHistory, 1).value().id !=
+        fresh.sample(logits, {.seed = 8}, kNoHistory, 1).value().id);
+}
+
+TEST_CASE("greedy takes the lowest id among equals") {
+  const std::vector<float> logits = {1, 3, 2, 3};
+  CHECK(pick(logits, {.temperature = 0}) == 1);
+  CHECK(pick(logits, {.top_p = 0}) == 1);
+  CHECK(pick(logits, {.top_k = 1}) == 1);
+  CHECK(pick(logits, {.temperature = 1e-300}) % 2 == 1);  // no overflow; one of the two best
+}
+
+TEST_CASE("penalties, bias and mask, in that order") {
+  const std::vector<float> logits = {2.0f, 1.9f, -1.0f, 0.0f};
+  TokenHistory history;
+  history.add_prompt(std::vector<TokenId>{0});
+  CHECK(pick(logits, {.temperature = 0, .presence_penalty = 1}, history) == 0);  // the prompt does not count
+  CHECK(pick(logits, {.temperature = 0, .repetition_penalty = 1.2}, history) == 1);
+  history.add_output(0);
+  CHECK(pick(logits, {.temperature = 0, .presence_penalty = 0.2}, history) == 1);
+  CHECK(pick(logits, {.temperature = 0, .frequency_penalty = 0.06}, history) == 0);
+  history.add_output(0);
+  CHECK(pick(logits, {.temperature = 0, .frequency_penalty = 0.06}, history) == 1);
+  CHECK(pick(logits, {.temperature = 0, .logit_bias = {{0, -100}, {1, -1}, {3, 1}}}) == 3);
+  const uint32_t mask[] = {0b1100};
+  CHECK(pick(logits, {.temperature = 0}, kNoHistory, mask) == 3);
+  CHECK(pick(logits, {.temperature = 0, .logit_bias = {{3, -100}, {0, 100}}}, kNoHistory, mask) == 2);
+  // A negative logit is made more negative by the repetition penalty.
+  TokenHistory two;
+  two.add_output(2);
+  CHECK(pick({-2.0f, -9.0f, -1.9f, -9.0f}, {.temperature = 0, .repetition_penalty = 1.5}, two) == 0);
+}
+
+TEST_CASE("logprobs are of the model's own distribution") {
+  const std::vector<float> logits = {1.0f, 3.0f, 3.0f, -std::numeric_limits<float>::infinity()};
+  Sampler sampler;
+  const Sample made =
+      sampler.sample(logits, {.temperature = 0, .logit_bias = {{0, 50}}, .top_logprobs = 2}, kNoHistory, 0).value();
+  const double total = std::log(std::exp(1.0) + 2 * std::exp(3.0));
+  CHECK(made.id == 0);
+  CHECK(made.logprob == doctest::Approx(1.0 - total));
+  REQUIRE(made.top_logprobs.size() == 2);
+  CHECK(made.top_logprobs[0].id == 1);
+  CHECK(made.top_logprobs[1].id == 2);
+  CHECK(made.top_logprobs[0].logprob == doctest::Approx(3.0 - total));
+}
+
+TEST_CASE("bad logits, empty masks and bad parameters are errors") {
+  Sampler sampler;
+  const float nan = std::numeric_limits<float>::quiet_NaN(), inf = std::numeric_limits<float>::infinity();
+  const auto code = [&](const std::vector<float>& logits, std::span<const uint32_t> mask = {}) {
+    return sampler.sample(logits, {}, kNoHistory, 3, mask).status().code();
+  };
+  CHECK(code({0, nan}) == Code::kInternal);
+  CHECK(code({0, inf}) == Code::kInternal);
+  CHECK(code({0, -inf}) == Code::kOk);
+  CHECK(code({-inf, -inf}) == Code::kInvalidArgument);
+  CHECK(code({}) == Code::kInvalidArgument);
+  const uint32_t none[] = {0};
+  CHECK(code({1, 2}, none) == Code::kInvalidArgument);
+  CHECK(code(std::vector<float>(40, 0.0f), none) == Code::kInternal);
+
+  const auto named = [](const SamplingParams& params) { return params.check(100).where(); };
+  CHECK(SamplingParams{}.check(100).ok());
+  CHECK(named({.temperature = -1}) == "temperature");
+  CHECK(named({.temperature = std::numeric_limits<double>::quiet_NaN()}) == "temperature");
+  CHECK(named({.top_p = 1.1}) == "top_p");
+  CHECK(named({.top_k = -2}) == "top_k");
+  CHECK(named({.min_p = 2}) == "min_p");
+  CHECK(named({.repetition_penalty = 0}) == "repetition_penalty");
+  CHECK(named({.presence_penalty = 3}) == "presence_penalty");
+  CHECK(named({.frequency_penalty = -3}) == "frequency_penalty");
+  CHECK(named({.logit_bias = {{100, 1}}}) == "logit_bias[100]");
+  CHECK(named({.logit_bias = {{1, 101}}}) == "logit_bias[1]");
+  CHECK(named({.top_logprobs = 21}) == "top_logprobs");
+}

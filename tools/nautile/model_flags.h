@@ -1,0 +1,56 @@
+// Flags that several verbs share: which model, how to compute, how to sample.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "engine/chat_session.h"
+#include "verbs.h"
+
+namespace nautile {
+
+struct ModelFlags {
+  std::string directory;  // empty: nano, the model that ships with the program
+  LoadOptions options;
+  std::string numerics = "fast";
+
+  void add(CLI::App& verb);
+  // Opens the model; the directory in use is left in `directory`.
+  Result<std::unique_ptr<LoadedModel>> load(FileSystem& files);
+};
+
+// What `chat` and `run` let a person choose of a reply.
+struct ReplyFlags {
+  std::string mode = "high";
+  std::string profile = "auto";
+  std::optional<double> temperature, top_p;
+  std::optional<uint64_t> seed;
+  ReplyOptions options;
+
+  void add(CLI::App& verb);
+  // Fills in the model's own defaults and, unless given, a fresh seed.
+  Result<ReplyOptions> resolve(const LoadedModel& model) const;
+};
+
+// "non", "low", "high", "max" (and the long names non_think, think_high, ...).
+Result<ReasoningMode> parse_mode(const std::string& name);
+
+// The directory of nano: ./models/nano, beside the build tree, or where the package puts it. kNotFound says where it
+// looked.
+Result<std::string> find_nano(FileSystem& files);
+
+// One line on a terminal that shows how far a long prompt has come; nothing when stderr is no terminal.
+class PrefillBar {
+ public:
+  void show(int64_t done, int64_t total);
+  void clear();
+
+ private:
+  bool shown_ = false;
+};
+
+// "41 prompt tokens (12 cached) at 1,900/s, 23 tokens at 310/s"
+std::string rates_line(const Reply& reply);
+
+}  // namespace nautile
