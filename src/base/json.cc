@@ -38,6 +38,13 @@ class StrictBuilder : public nlohmann::detail::json_sax_dom_parser<Json> {
     }
     return Base::key(name);
   }
+  bool number_float(double value, const std::string& digits) {
+    if (digits.find_first_of(".eE") == std::string::npos) {
+      problem_ = fmt::format("the integer {} does not fit 64 bits", digits);
+      return false;
+    }
+    return Base::number_float(value, digits);
+  }
   bool parse_error(std::size_t position, const std::string&, const nlohmann::detail::exception& error) {
     position_ = position;
     problem_ = error.what();

@@ -1,5 +1,5 @@
 // JSON in: one strict parser for every file and request that Nautile reads. Order-preserving, rejects duplicate keys,
-// invalid UTF-8, trailing bytes, and nesting deeper than kMaxJsonDepth.
+// invalid UTF-8, trailing bytes, nesting deeper than kMaxJsonDepth, and integers that 64 bits do not hold (never rounded).
 //
 // Thread-safety: free functions without state.
 #pragma once

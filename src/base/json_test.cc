@@ -14,6 +14,9 @@ TEST_CASE("parse_json refuses duplicate keys, depth, trailing bytes and bad UTF-
   CHECK(parse_json(std::string(128, '[') + std::string(128, ']'), "t").ok());
   CHECK_FALSE(parse_json(std::string(129, '[') + std::string(129, ']'), "t").ok());
   CHECK_FALSE(parse_json(std::string(200000, '['), "t").ok());
+  CHECK(parse_json("[18446744073709551615, -9223372036854775808, 1e30]", "t").ok());
+  CHECK(parse_json("[18446744073709551616]", "t").status().what().find("18446744073709551616") != std::string::npos);
+  CHECK_FALSE(parse_json("[-9223372036854775809]", "t").ok());
   CHECK(parse_json("[1, }", "t").status().where().find("byte 5") != std::string::npos);
 }
 

@@ -76,7 +76,8 @@ class IndexReader : public nlohmann::json_sax<nlohmann::json> {
   }
   bool value(const char* what) {
     if (depth_ == 0) return wrong(fmt::format("the index must be a JSON object, but is {}", what));
-    if (depth_ == 1 && top_ == "weight_map") return wrong(fmt::format("\"weight_map\" must be an object, not {}", what));
+    if (depth_ == 1 && top_ == "weight_map")
+      return wrong(fmt::format("\"weight_map\" must be an object, not {}", what));
     if (in_map()) return wrong(fmt::format("the shard of \"{}\" must be a string, but is {}", key_, what));
     return true;
   }
@@ -157,8 +158,8 @@ struct Loader {
         }
       }
       const CanonicalName name = canonical_name(stored.name);
-      TensorView view{name.name, stored.dtype,           std::move(stored.shape), bytes.data() + stored.offset,
-                      stored.bytes, path, stored.offset};
+      TensorView view{name.name, stored.dtype, std::move(stored.shape), bytes.data() + stored.offset, stored.bytes,
+                      path,      stored.offset};
       if (name.form == CanonicalName::Form::kWhole) {
         tensors.push_back(std::move(view));
       } else {
@@ -233,17 +234,17 @@ Result<Checkpoint> open_checkpoint(FileSystem& files, const std::string& directo
     for (const auto& [tensor, shard] : expected) {
       if (first.empty() || tensor < first) first = tensor;
     }
-    return Status(Code::kNotFound,
-                  fmt::format("{} tensors that {} lists are in no shard, the first is {}", expected.size(), kIndexName,
-                              first),
-                  fmt::format("{}, tensor {}, byte 0", join_path(directory, expected[first]), first),
-                  "index and shards are of different releases: download both again");
+    return Status(
+        Code::kNotFound,
+        fmt::format("{} tensors that {} lists are in no shard, the first is {}", expected.size(), kIndexName, first),
+        fmt::format("{}, tensor {}, byte 0", join_path(directory, expected[first]), first),
+        "index and shards are of different releases: download both again");
   }
   uint64_t payload = 0;
   for (const TensorView& tensor : loader.tensors) payload += tensor.bytes;
   if (index.has_total_size && index.total_size != payload) {
-    warnings.push_back(fmt::format("{} says total_size {}, the tensors have {} bytes (the tensors are right)", index_path,
-                                   index.total_size, payload));
+    warnings.push_back(fmt::format("{} says total_size {}, the tensors have {} bytes (the tensors are right)",
+                                   index_path, index.total_size, payload));
   }
   return Checkpoint::make(std::move(loader.tensors), std::move(loader.opened), std::move(loader.owners),
                           std::move(warnings));
@@ -278,7 +279,8 @@ Status write_checkpoint(FileSystem& files, const Checkpoint& checkpoint, const s
   }
   if (shards.size() <= 1) return {};
   const nlohmann::json index = {{"metadata", {{"total_size", checkpoint.payload_bytes()}}}, {"weight_map", weight_map}};
-  return files.write(join_path(directory, kIndexName), index.dump(1, ' ', false, nlohmann::json::error_handler_t::replace) + "\n");
+  return files.write(join_path(directory, kIndexName),
+                     index.dump(1, ' ', false, nlohmann::json::error_handler_t::replace) + "\n");
 }
 
 }  // namespace nautile

@@ -26,8 +26,8 @@ constexpr const char* kTwo = "model-00002-of-00002.safetensors";
 // Two shards; a weight and its scale are apart.
 MemoryFiles two_shards() {
   MemoryFiles files;
-  files.contents[join_path("m", kOne)] = file_of({{"embed.weight", DType::kBf16, {3}, 0, 6},
-                                                  {"layers.0.attn.wkv.scale", DType::kE8M0, {1, 1}, 0, 1}});
+  files.contents[join_path("m", kOne)] =
+      file_of({{"embed.weight", DType::kBf16, {3}, 0, 6}, {"layers.0.attn.wkv.scale", DType::kE8M0, {1, 1}, 0, 1}});
   files.contents[join_path("m", kTwo)] = file_of({{"layers.0.attn.wkv.weight", DType::kF8E4M3, {2, 4}, 0, 8}});
   files.contents["m/model.safetensors.index.json"] =
       std::string(R"({"metadata":{"total_size":15},"weight_map":{"embed.weight":")") + kOne +
@@ -49,7 +49,9 @@ void check_fault(MemoryFiles& files, Code code, const char* what, std::vector<co
   for (const char* place : where) CHECK(status.where().find(place) != std::string::npos);
 }
 
-std::string canonical(const char* stored) { return canonical_name(stored).name; }
+std::string canonical(const char* stored) {
+  return canonical_name(stored).name;
+}
 
 }  // namespace
 
@@ -157,7 +159,8 @@ TEST_CASE("transformers names become DeepSeek names") {
   CHECK(canonical("model.layers.3.self_attn.compressor.kv_proj.weight") == "layers.3.attn.compressor.wkv.weight");
   CHECK(canonical("model.layers.3.self_attn.compressor.position_bias") == "layers.3.attn.compressor.ape");
   CHECK(canonical("model.layers.3.self_attn.compressor.kv_norm.weight") == "layers.3.attn.compressor.norm.weight");
-  CHECK(canonical("model.layers.3.self_attn.compressor.indexer.q_b_proj.weight") == "layers.3.attn.indexer.wq_b.weight");
+  CHECK(canonical("model.layers.3.self_attn.compressor.indexer.q_b_proj.weight") ==
+        "layers.3.attn.indexer.wq_b.weight");
   for (const char* stored : {"model.layers.3.self_attn.compressor.indexer.weights_proj.weight",
                              "model.layers.3.self_attn.compressor.indexer.scorer.weights_proj.weight"}) {
     CHECK(canonical(stored) == "layers.3.attn.indexer.weights_proj.weight");
@@ -197,7 +200,7 @@ TEST_CASE("experts of a layer in one tensor are cut into views") {
   files.contents["m/model.safetensors"] =
       file_of({{"model.layers.0.mlp.experts.gate_up_proj", DType::kBf16, {2, 3}, 0, 12}});
   check_fault(files, Code::kUnsupported, "all experts", {"gate_up_proj", "byte "});
-  files.contents["m/model.safetensors"] = file_of({{"model.norm.weight", DType::kBf16, {1}, 0, 2},
-                                                   {"norm.weight", DType::kBf16, {1}, 0, 2}});
+  files.contents["m/model.safetensors"] =
+      file_of({{"model.norm.weight", DType::kBf16, {1}, 0, 2}, {"norm.weight", DType::kBf16, {1}, 0, 2}});
   check_fault(files, Code::kCorrupt, "twice", {"norm.weight", "byte "});
 }

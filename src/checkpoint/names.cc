@@ -54,7 +54,9 @@ std::string join(const Parts& parts) {
   return text;
 }
 
-bool is_mhc_leaf(const std::string& part) { return part == "fn" || part == "base" || part == "scale"; }
+bool is_mhc_leaf(const std::string& part) {
+  return part == "fn" || part == "base" || part == "scale";
+}
 
 // parts[at..] stand behind "attn." or "self_attn.".
 void rewrite_attention(Parts& parts, size_t at) {

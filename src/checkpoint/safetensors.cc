@@ -65,7 +65,9 @@ class HeaderReader : public nlohmann::json_sax<nlohmann::json> {
 
   bool start_object(size_t) override {
     switch (place_) {
-      case Place::kStart: place_ = Place::kTop; return true;
+      case Place::kStart:
+        place_ = Place::kTop;
+        return true;
       case Place::kTop:
         if (key_ == "__metadata__") {
           place_ = Place::kMetadata;
@@ -75,7 +77,8 @@ class HeaderReader : public nlohmann::json_sax<nlohmann::json> {
           items.emplace_back().name = key_;
         }
         return true;
-      default: return unexpected("an object");
+      default:
+        return unexpected("an object");
     }
   }
 
@@ -141,12 +144,18 @@ class HeaderReader : public nlohmann::json_sax<nlohmann::json> {
   }
   bool unexpected(const std::string& what) {
     switch (place_) {
-      case Place::kStart: return wrong(fmt::format("the header must be a JSON object, but is {}", what));
-      case Place::kTop: return wrong(fmt::format("\"{}\" must be an object, but is {}", key_, what));
-      case Place::kMetadata: return wrong(fmt::format("__metadata__ \"{}\" must be a string, but is {}", key_, what));
-      case Place::kTensor: return wrong(fmt::format("\"{}\" has a value of the wrong kind: {}", key_, what));
-      case Place::kShape: return wrong(fmt::format("\"shape\" must hold whole numbers from 0 up, but has {}", what));
-      default: return wrong(fmt::format("\"data_offsets\" must hold whole numbers from 0 up, but has {}", what));
+      case Place::kStart:
+        return wrong(fmt::format("the header must be a JSON object, but is {}", what));
+      case Place::kTop:
+        return wrong(fmt::format("\"{}\" must be an object, but is {}", key_, what));
+      case Place::kMetadata:
+        return wrong(fmt::format("__metadata__ \"{}\" must be a string, but is {}", key_, what));
+      case Place::kTensor:
+        return wrong(fmt::format("\"{}\" has a value of the wrong kind: {}", key_, what));
+      case Place::kShape:
+        return wrong(fmt::format("\"shape\" must hold whole numbers from 0 up, but has {}", what));
+      default:
+        return wrong(fmt::format("\"data_offsets\" must hold whole numbers from 0 up, but has {}", what));
     }
   }
 
@@ -199,16 +208,17 @@ Result<SafetensorsHeader> parse_safetensors(std::span<const std::byte> file, con
     const std::optional<DType> dtype = dtype_from_name(item.dtype);
     if (!dtype) return corrupt(fmt::format("unknown dtype \"{}\"", item.dtype), at, item.name);
     if (begin > end || end > data_bytes) {
-      return corrupt(fmt::format("data_offsets [{}, {}] leave the {} bytes of data: the file is cut short or its header "
-                                 "is wrong",
-                                 begin, end, data_bytes),
-                     at, item.name);
+      return corrupt(
+          fmt::format("data_offsets [{}, {}] leave the {} bytes of data: the file is cut short or its header "
+                      "is wrong",
+                      begin, end, data_bytes),
+          at, item.name);
     }
     const std::optional<uint64_t> bytes = tensor_bytes(*dtype, item.shape);
     if (!bytes) {
-      return corrupt(fmt::format("{} {} has no size in bytes that a file could hold", item.dtype,
-                                 shape_text(item.shape)),
-                     at, item.name);
+      return corrupt(
+          fmt::format("{} {} has no size in bytes that a file could hold", item.dtype, shape_text(item.shape)), at,
+          item.name);
     }
     if (*bytes != end - begin) {
       return corrupt(fmt::format("{} {} needs {} bytes, but data_offsets [{}, {}] hold {}", item.dtype,
@@ -241,9 +251,8 @@ std::string safetensors_header(const std::vector<SafetensorsTensor>& tensors) {
   std::string json = "{\"__metadata__\":{\"format\":\"pt\"}";
   uint64_t offset = 0;
   for (const SafetensorsTensor& tensor : tensors) {
-    json += fmt::format(",{}:{{\"dtype\":\"{}\",\"shape\":[{}],\"data_offsets\":[{},{}]}}",
-                        json_text(tensor.name), dtype_name(tensor.dtype), fmt::join(tensor.shape, ","),
-                        offset, offset + tensor.bytes);
+    json += fmt::format(",{}:{{\"dtype\":\"{}\",\"shape\":[{}],\"data_offsets\":[{},{}]}}", json_text(tensor.name),
+                        dtype_name(tensor.dtype), fmt::join(tensor.shape, ","), offset, offset + tensor.bytes);
     offset += tensor.bytes;
   }
   json += '}';

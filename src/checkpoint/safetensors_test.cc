@@ -94,8 +94,10 @@ TEST_CASE("JSON") {
   check_corrupt(file_of(R"({"a":1})", 0), "must be an object");
   check_corrupt(file_of(R"({"a":{}})", 0), "\"dtype\" is missing", "tensor a");
   check_corrupt(file_of(R"({"a":{"dtype":"I8","shape":[1]}})", 1), "\"data_offsets\" is missing", "tensor a");
-  check_corrupt(file_of(R"({"a":{"dtype":"I8","dtype":"I8","shape":[],"data_offsets":[0,1]}})", 1), "twice", "tensor a");
-  check_corrupt(file_of(R"({"a":{"dtype":"I8","shape":[],"data_offsets":[0,1],"stride":[1]}})", 1), "stride", "tensor a");
+  check_corrupt(file_of(R"({"a":{"dtype":"I8","dtype":"I8","shape":[],"data_offsets":[0,1]}})", 1), "twice",
+                "tensor a");
+  check_corrupt(file_of(R"({"a":{"dtype":"I8","shape":[],"data_offsets":[0,1],"stride":[1]}})", 1), "stride",
+                "tensor a");
   check_corrupt(file_of(R"({"a":{"dtype":"I8","shape":[],"data_offsets":[0,1]},"a":{}})", 1), "\"a\" appears twice");
   check_corrupt(file_of(R"({"a":{"dtype":3,"shape":[],"data_offsets":[0,1]}})", 1), "wrong kind", "tensor a");
   check_corrupt(file_of(R"({"a":{"dtype":"I8","shape":[-1],"data_offsets":[0,1]}})", 1), "-1", "tensor a");
@@ -111,8 +113,8 @@ TEST_CASE("dtypes, shapes and offsets") {
   check_corrupt(file_of(R"({"a":{"dtype":"I8","shape":[2],"data_offsets":[0,2]}})", 1), "leave", "tensor a");
   check_corrupt(file_of(R"({"a":{"dtype":"I8","shape":[2],"data_offsets":[2,0]}})", 2), "leave", "tensor a");
   check_corrupt(file_of(R"({"a":{"dtype":"F4","shape":[3],"data_offsets":[0,1]}})", 1), "no size", "tensor a");
-  check_corrupt(
-      file_of(R"({"a":{"dtype":"F64","shape":[4294967296,4294967296],"data_offsets":[0,1]}})", 1), "no size", "tensor a");
+  check_corrupt(file_of(R"({"a":{"dtype":"F64","shape":[4294967296,4294967296],"data_offsets":[0,1]}})", 1), "no size",
+                "tensor a");
   check_corrupt(file_of(R"({"a":{"dtype":"F64","shape":[2305843009213693952],"data_offsets":[0,0]}})", 0), "no size",
                 "tensor a");
   check_corrupt(file_of(R"({"a":{"dtype":"I8","shape":[99999999999999999999],"data_offsets":[0,1]}})", 1), "9999",

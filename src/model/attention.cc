@@ -60,7 +60,7 @@ void AttentionLayer::operator()(Step& step, size_t layer, int ratio, const Atten
 
   // Only now may this step's rows replace older ones in the ring: earlier queries still needed those.
   const size_t row_bytes = step.runs[0].state->layout().shape().kv.row_bytes();
-  for (const Run& run : step.runs) {
+  for (const TokenRun& run : step.runs) {
     const int64_t ring = static_cast<int64_t>(run.state->layout().ring_rows());
     for (int64_t p = std::max(run.begin, run.end() - ring); p < run.end(); ++p) {
       const size_t t = run.first + static_cast<size_t>(p - run.begin);
@@ -140,7 +140,7 @@ void AttentionLayer::compress(Step& step, size_t layer, int ratio, const Attenti
   entries_.project(step, weights.compressor, ratio, x, 0);
   if (ratio == 4) keys_.project(step, weights.indexer.compressor, ratio, x, 2 * weights.compressor.wkv.rows);
   float* pooled = pooled_.floats(static_cast<size_t>(step.pool.threads()) * dim);
-  for (const Run& run : step.runs) {
+  for (const TokenRun& run : step.runs) {
     const EntryRange range = new_entries(run, ratio);
     step.pool.for_range(static_cast<size_t>(range.last - range.first), 1, [&](int worker, size_t begin, size_t end) {
       float* values = pooled + static_cast<size_t>(worker) * dim;
@@ -191,7 +191,7 @@ void AttentionLayer::select(Step& step, size_t layer) {
   const size_t threads = static_cast<size_t>(step.pool.threads());
   chosen_.resize(std::max(chosen_.size(), step.count()));
   select_work_.resize(threads);
-  for (const Run& run : step.runs) {
+  for (const TokenRun& run : step.runs) {
     const CacheLayout& layout = run.state->layout();
     const int64_t per_block = static_cast<int64_t>(layout.layer(layer).entries_a_block);
     const int64_t most = visible_entries(run.end() - 1, 4);
@@ -243,7 +243,7 @@ void AttentionLayer::attend(Step& step, size_t layer, int ratio, const Attention
         *scratch = scratch_.floats(threads * scratch_floats);
   rows_.resize(threads);
   const RopeTable& table = step.rope(ratio);
-  for (const Run& run : step.runs) {
+  for (const TokenRun& run : step.runs) {
     const CacheLayout& layout = run.state->layout();
     const size_t row_bytes = layout.shape().kv.row_bytes();
     const int64_t window = static_cast<int64_t>(layout.shape().window);

@@ -71,8 +71,9 @@ class Fields {
     if (found == object_.end()) {
       status_ = Status(Code::kInvalidArgument, fmt::format("\"{}\" is missing", key), where_);
     } else if (*found != wanted) {
-      status_ = Status(Code::kUnsupported,
-                       fmt::format("\"{}\" is {}, and only {} is supported", key, shorten(*found), shorten(wanted)), where_);
+      status_ =
+          Status(Code::kUnsupported,
+                 fmt::format("\"{}\" is {}, and only {} is supported", key, shorten(*found), shorten(wanted)), where_);
     }
   }
   Status status() const { return status_; }
@@ -91,15 +92,17 @@ class Fields {
 
 Status check_architecture(const Json& root, const std::string& where) {
   std::string architecture;
-  if (auto list = root.find("architectures"); list != root.end() && list->is_array() && list->size() == 1 &&
-                                              (*list)[0].is_string()) {
+  if (auto list = root.find("architectures");
+      list != root.end() && list->is_array() && list->size() == 1 && (*list)[0].is_string()) {
     architecture = (*list)[0].get<std::string>();
   }
   std::string type;
   if (auto found = root.find("model_type"); found != root.end() && found->is_string()) type = found->get<std::string>();
-  if (architecture.starts_with("DeepseekV41") || type.starts_with("deepseek_v4_1") || type.starts_with("deepseek_v41")) {
+  if (architecture.starts_with("DeepseekV41") || type.starts_with("deepseek_v4_1") ||
+      type.starts_with("deepseek_v41")) {
     return {Code::kUnsupported,
-            fmt::format("this is DeepSeek-V4.1 (\"{}\"), another architecture than V4", architecture.empty() ? type : architecture),
+            fmt::format("this is DeepSeek-V4.1 (\"{}\"), another architecture than V4",
+                        architecture.empty() ? type : architecture),
             where, "use a DeepSeek-V4 checkpoint: V4-Flash or V4-Pro"};
   }
   if (architecture.empty() && type.empty()) {
@@ -107,11 +110,12 @@ Status check_architecture(const Json& root, const std::string& where) {
             "give the config.json of a DeepSeek-V4 checkpoint"};
   }
   if ((!architecture.empty() && architecture != "DeepseekV4ForCausalLM") || (!type.empty() && type != "deepseek_v4")) {
-    return {Code::kUnsupported,
-            fmt::format("\"architectures\" is [\"{}\"] and \"model_type\" is \"{}\"; Nautile runs DeepseekV4ForCausalLM "
-                        "(deepseek_v4) alone",
-                        architecture.substr(0, 60), type.substr(0, 60)),
-            where, "use a DeepSeek-V4 checkpoint"};
+    return {
+        Code::kUnsupported,
+        fmt::format("\"architectures\" is [\"{}\"] and \"model_type\" is \"{}\"; Nautile runs DeepseekV4ForCausalLM "
+                    "(deepseek_v4) alone",
+                    architecture.substr(0, 60), type.substr(0, 60)),
+        where, "use a DeepSeek-V4 checkpoint"};
   }
   return {};
 }

@@ -9,7 +9,9 @@ using namespace nautile;
 
 namespace {
 
-Json flash_json() { return Json::parse(config_json(*shape_config("v4-flash"))); }
+Json flash_json() {
+  return Json::parse(config_json(*shape_config("v4-flash")));
+}
 
 // The error of a Flash config with one field changed.
 Status with(const char* key, const Json& value) {

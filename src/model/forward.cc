@@ -47,7 +47,7 @@ Forward::Forward(const Weights& weights, Numerics numerics, const Kernels& kerne
       attention_(weights.config) {}
 
 Result<ForwardOutput> Forward::operator()(std::span<const BatchItem> batch, Logits wanted) {
-  NAUTILE_ASSIGN(const std::vector<Run> batch_runs, runs(batch, false));
+  NAUTILE_ASSIGN(const std::vector<TokenRun> batch_runs, runs(batch, false));
   Step step = make_step(batch_runs);
   const size_t m = static_cast<size_t>(step.config.hc_mult), d = static_cast<size_t>(step.config.hidden);
 
@@ -59,7 +59,7 @@ Result<ForwardOutput> Forward::operator()(std::span<const BatchItem> batch, Logi
   }
   for (size_t i = 0; i < weights_.layers.size(); ++i) layer(step, i, weights_.layers[i], streams);
 
-  for (const Run& run : batch_runs) run.state->advance(static_cast<int64_t>(run.count));
+  for (const TokenRun& run : batch_runs) run.state->advance(static_cast<int64_t>(run.count));
   return ForwardOutput{head(step, weights_.hc_head, weights_.norm, streams, wanted), {streams, step.count() * m * d}};
 }
 
@@ -82,7 +82,7 @@ Result<ForwardOutput> Forward::draft(std::span<const BatchItem> batch, std::span
   if (weights_.mtp == nullptr) {
     return Status(Code::kUnsupported, "the checkpoint has no MTP block to draft with");
   }
-  NAUTILE_ASSIGN(const std::vector<Run> batch_runs, runs(batch, true));
+  NAUTILE_ASSIGN(const std::vector<TokenRun> batch_runs, runs(batch, true));
   Step step = make_step(batch_runs);
   const Mtp& mtp = *weights_.mtp;
   const size_t m = static_cast<size_t>(step.config.hc_mult), d = static_cast<size_t>(step.config.hidden);
@@ -104,15 +104,15 @@ Result<ForwardOutput> Forward::draft(std::span<const BatchItem> batch, std::span
   if (policy_.round_bf16) round_bf16(z, step.count() * m * d);
   layer(step, weights_.layers.size(), mtp.layer, z);
 
-  for (const Run& run : batch_runs) run.state->advance_draft(static_cast<int64_t>(run.count));
+  for (const TokenRun& run : batch_runs) run.state->advance_draft(static_cast<int64_t>(run.count));
   return ForwardOutput{head(step, mtp.head, mtp.norm, z, wanted), {z, step.count() * m * d}};
 }
 
 // Checks the whole batch before anything is touched, then makes room in the states.
-Result<std::vector<Run>> Forward::runs(std::span<const BatchItem> batch, bool draft) {
+Result<std::vector<TokenRun>> Forward::runs(std::span<const BatchItem> batch, bool draft) {
   const ModelConfig& c = weights_.config;
   if (batch.empty()) return Status(Code::kInvalidArgument, "the batch is empty");
-  std::vector<Run> runs;
+  std::vector<TokenRun> runs;
   size_t first = 0;
   for (size_t i = 0; i < batch.size(); ++i) {
     const BatchItem& item = batch[i];
@@ -130,7 +130,7 @@ Result<std::vector<Run>> Forward::runs(std::span<const BatchItem> batch, bool dr
                       fmt::format("token {} is not in the vocabulary of {}", token, c.vocab_size), where);
       }
     }
-    Run run{item.state, first, item.tokens.size(), draft ? item.state->draft_length() : item.state->length()};
+    TokenRun run{item.state, first, item.tokens.size(), draft ? item.state->draft_length() : item.state->length()};
     if (run.end() > c.max_positions) {
       return Status(Code::kResourceExhausted,
                     fmt::format("{} tokens are more than the context of {}", run.end(), c.max_positions), where);
@@ -141,14 +141,14 @@ Result<std::vector<Run>> Forward::runs(std::span<const BatchItem> batch, bool dr
   tokens_.clear();
   for (const BatchItem& item : batch) tokens_.insert(tokens_.end(), item.tokens.begin(), item.tokens.end());
   if (!draft) {
-    for (const Run& run : runs) run.state->reserve(run.end());
+    for (const TokenRun& run : runs) run.state->reserve(run.end());
   }
   return runs;
 }
 
-Step Forward::make_step(std::span<const Run> runs) {
+Step Forward::make_step(std::span<const TokenRun> runs) {
   Step step{weights_.config, policy_, pool_, kernels_, runs, tokens_, {}, {}, {}};
-  for (const Run& run : runs) {
+  for (const TokenRun& run : runs) {
     for (int64_t p = run.begin; p < run.end(); ++p) step.positions.push_back(p);
   }
   step.window_rope = rope_table(window_frequencies_, step.positions);
@@ -183,7 +183,7 @@ std::span<const float> Forward::head(Step& step, const HyperHead& head, const st
     rows = step.runs.size();
     float* gathered = gathered_.floats(rows * width);
     for (size_t i = 0; i < rows; ++i) {
-      const Run& run = step.runs[i];
+      const TokenRun& run = step.runs[i];
       std::memcpy(gathered + i * width, streams + (run.first + run.count - 1) * width, width * sizeof(float));
     }
     streams = gathered;

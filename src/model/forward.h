@@ -52,8 +52,8 @@ class Forward {
   Result<ForwardOutput> draft(std::span<const BatchItem> batch, std::span<const float> streams, Logits wanted);
 
  private:
-  Result<std::vector<Run>> runs(std::span<const BatchItem> batch, bool draft);
-  Step make_step(std::span<const Run> runs);
+  Result<std::vector<TokenRun>> runs(std::span<const BatchItem> batch, bool draft);
+  Step make_step(std::span<const TokenRun> runs);
   void embed(Step& step, float* out);
   void layer(Step& step, size_t index, const Layer& layer, float* streams);
   std::span<const float> head(Step& step, const HyperHead& head, const std::vector<float>& norm, const float* streams,

@@ -10,7 +10,9 @@ constexpr int64_t kScaleBlock = 128;  // FP8 weights: one scale for 128 x 128
 constexpr int64_t kMxBlock = 32;
 constexpr int64_t kNvBlock = 16;
 
-int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+int64_t ceil_div(int64_t a, int64_t b) {
+  return (a + b - 1) / b;
+}
 
 class Layout {
  public:
@@ -98,7 +100,9 @@ class Layout {
         add(name + ".weight_scale_2", DType::kF32, {}, kWhere, Role::kExpertGlobal, 0);
         add(name + ".input_scale", DType::kF32, {}, kWhere, Role::kExpertGlobal, 0);
         break;
-      case ExpertFormat::kBf16: add(name + ".weight", DType::kBf16, {n, k}, kWhere, Role::kExpert, 1); break;
+      case ExpertFormat::kBf16:
+        add(name + ".weight", DType::kBf16, {n, k}, kWhere, Role::kExpert, 1);
+        break;
     }
   }
   void hc_head(const std::string& p) {
@@ -171,29 +175,46 @@ class Layout {
 
 const char* expert_format_name(ExpertFormat format) {
   switch (format) {
-    case ExpertFormat::kMxfp4: return "MXFP4";
-    case ExpertFormat::kFp8: return "FP8";
-    case ExpertFormat::kNvfp4: return "NVFP4";
-    case ExpertFormat::kBf16: return "BF16";
+    case ExpertFormat::kMxfp4:
+      return "MXFP4";
+    case ExpertFormat::kFp8:
+      return "FP8";
+    case ExpertFormat::kNvfp4:
+      return "NVFP4";
+    case ExpertFormat::kBf16:
+      return "BF16";
   }
   return "unknown";
 }
 
 const char* component_name(Component component) {
   switch (component) {
-    case Component::kEmbedding: return "embedding";
-    case Component::kHead: return "head";
-    case Component::kAttention: return "attention";
-    case Component::kCompressorCsa: return "compressor CSA";
-    case Component::kCompressorHca: return "compressor HCA";
-    case Component::kIndexer: return "indexer";
-    case Component::kMhc: return "hyper-connections";
-    case Component::kGate: return "gate";
-    case Component::kHashTable: return "hash tables";
-    case Component::kRoutedExperts: return "routed experts";
-    case Component::kSharedExperts: return "shared experts";
-    case Component::kNorms: return "norms, sinks";
-    case Component::kDraftHead: return "draft heads";
+    case Component::kEmbedding:
+      return "embedding";
+    case Component::kHead:
+      return "head";
+    case Component::kAttention:
+      return "attention";
+    case Component::kCompressorCsa:
+      return "compressor CSA";
+    case Component::kCompressorHca:
+      return "compressor HCA";
+    case Component::kIndexer:
+      return "indexer";
+    case Component::kMhc:
+      return "hyper-connections";
+    case Component::kGate:
+      return "gate";
+    case Component::kHashTable:
+      return "hash tables";
+    case Component::kRoutedExperts:
+      return "routed experts";
+    case Component::kSharedExperts:
+      return "shared experts";
+    case Component::kNorms:
+      return "norms, sinks";
+    case Component::kDraftHead:
+      return "draft heads";
   }
   return "unknown";
 }
@@ -215,11 +236,14 @@ Totals inventory_totals(const ModelConfig& config, const std::vector<ExpectedTen
   for (int i = 0; i < kComponents; ++i) {
     ComponentTotals& totals = out.main[static_cast<size_t>(i)];
     switch (static_cast<Component>(i)) {
-      case Component::kEmbedding: totals.active_parameters = 0; break;  // one row of it is read
+      case Component::kEmbedding:
+        totals.active_parameters = 0;
+        break;  // one row of it is read
       case Component::kRoutedExperts:
         totals.active_parameters = totals.parameters / config.routed_experts * config.experts_per_token;
         break;
-      default: totals.active_parameters = totals.parameters;
+      default:
+        totals.active_parameters = totals.parameters;
     }
   }
   return out;
@@ -243,7 +267,9 @@ uint64_t Totals::main_bytes() const {
   return sum;
 }
 
-uint64_t Totals::bytes() const { return main_bytes() + draft.bytes; }
+uint64_t Totals::bytes() const {
+  return main_bytes() + draft.bytes;
+}
 
 uint64_t Totals::tensors() const {
   uint64_t sum = draft.tensors;

@@ -22,7 +22,7 @@ const char* expert_format_name(ExpertFormat format);  // "MXFP4", ...
 
 // Which of the released forms a checkpoint has.
 struct Variant {
-  ExpertFormat experts = ExpertFormat::kMxfp4;        // routed experts of the main layers
+  ExpertFormat experts = ExpertFormat::kMxfp4;  // routed experts of the main layers
   DraftKind draft = DraftKind::kNone;
   ExpertFormat draft_experts = ExpertFormat::kMxfp4;  // routed experts under mtp.*
 };
@@ -63,9 +63,9 @@ struct ExpectedTensor {
   std::vector<int64_t> shape;
   Component component = Component::kNorms;
   Role role = Role::kBf16;
-  bool draft = false;     // under mtp.*
-  int64_t parameters = 0; // 0 for scales and tables; two per byte for packed FP4
-  uint64_t bytes = 0;     // as released
+  bool draft = false;      // under mtp.*
+  int64_t parameters = 0;  // 0 for scales and tables; two per byte for packed FP4
+  uint64_t bytes = 0;      // as released
 };
 
 // In the order of the file format's description: top level, then layer by layer, then the draft blocks.
@@ -91,8 +91,8 @@ struct Totals {
 };
 Totals inventory_totals(const ModelConfig& config, const std::vector<ExpectedTensor>& tensors);
 
-// The variant a checkpoint has, from its tensors alone (section 3 rules 2 and 3). kUnsupported for a spelling or mix that
-// Nautile does not read, kNotFound when there is no routed expert at all.
+// The variant a checkpoint has, from its tensors alone (section 3 rules 2 and 3). kUnsupported for a spelling or mix
+// that Nautile does not read, kNotFound when there is no routed expert at all.
 Result<Variant> detect_variant(const Checkpoint& checkpoint, const ModelConfig& config);
 
 struct VerifyOptions {
@@ -105,8 +105,9 @@ struct VerifyOptions {
   std::function<void(uint64_t done, uint64_t total)> progress = nullptr;
 };
 
-// Every tensor there with a right dtype and shape, none unknown (mtp.* is allowed to be absent as a whole, and copies of
-// embedding or head under mtp.* are ignored), contents as the options ask. The first fault, naming file, tensor, byte.
+// Every tensor there with a right dtype and shape, none unknown (mtp.* is allowed to be absent as a whole, and copies
+// of embedding or head under mtp.* are ignored), contents as the options ask. The first fault, naming file, tensor,
+// byte.
 Status verify(const Checkpoint& checkpoint, const ModelConfig& config, const VerifyOptions& options = {});
 
 }  // namespace nautile

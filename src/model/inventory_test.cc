@@ -74,9 +74,9 @@ TEST_CASE("bytes and tensor counts of the four releases") {
 
 TEST_CASE("stored elements by dtype of Flash") {
   const auto elements = totals_of(*shape_config("v4-flash"), DraftKind::kMtp).elements_by_dtype;
-  const std::map<std::string, uint64_t> published = {
-      {"BF16", 1'415'259'264}, {"F8_E4M3", 6'023'020'544}, {"F8_E8M0", 8'858'737'664},
-      {"I8", 141'733'920'768}, {"F32", 36'168'018},        {"I64", 2'327'040}};
+  const std::map<std::string, uint64_t> published = {{"BF16", 1'415'259'264},    {"F8_E4M3", 6'023'020'544},
+                                                     {"F8_E8M0", 8'858'737'664}, {"I8", 141'733'920'768},
+                                                     {"F32", 36'168'018},        {"I64", 2'327'040}};
   CHECK(elements == published);
 }
 

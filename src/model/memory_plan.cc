@@ -6,10 +6,14 @@
 namespace nautile {
 namespace {
 
-uint64_t size(int64_t value) { return static_cast<uint64_t>(value); }
+uint64_t size(int64_t value) {
+  return static_cast<uint64_t>(value);
+}
 
 // FP32 value and score rows of one compressor.
-uint64_t compressor_state(int64_t rows, int64_t columns) { return size(rows * columns) * 2 * sizeof(float); }
+uint64_t compressor_state(int64_t rows, int64_t columns) {
+  return size(rows * columns) * 2 * sizeof(float);
+}
 
 }  // namespace
 
@@ -31,13 +35,14 @@ SequenceBytes sequence_bytes(const ModelConfig& c, DraftKind draft, uint64_t tok
   for (int layer = 0; layer < c.layers; ++layer) {
     out.window += ring;
     switch (c.kind(layer)) {
-      case LayerKind::kSwa: break;
+      case LayerKind::kSwa:
+        break;
       case LayerKind::kCsa: {
         const int64_t rows = 4 * int64_t{layout.csa_state_windows};
         out.compressed += tokens / 4 * entry;
         out.index += tokens / 4 * key;
-        out.compressor += compressor_state(rows, 2 * int64_t{c.head_dim}) +
-                          compressor_state(rows, 2 * int64_t{c.index_head_dim});
+        out.compressor +=
+            compressor_state(rows, 2 * int64_t{c.head_dim}) + compressor_state(rows, 2 * int64_t{c.index_head_dim});
         break;
       }
       case LayerKind::kHca:

@@ -18,7 +18,8 @@ struct StateLayout {
   int64_t entry_bytes = 0;
   // Bytes of an index key; 0: FP4 with an E8M0 scale for each 32 (68 for V4).
   int64_t index_bytes = 0;
-  // Windows of raw rows that a CSA compressor keeps: 2 as in the official code; 1 is the figure that published sizes use.
+  // Windows of raw rows that a CSA compressor keeps: 2 as in the official code; 1 is the figure that published sizes
+  // use.
   int csa_state_windows = 2;
 };
 
@@ -38,7 +39,8 @@ int64_t entry_bytes(const ModelConfig& config, const StateLayout& layout);
 int64_t index_key_bytes(const ModelConfig& config, const StateLayout& layout);
 
 // State of one sequence that has `tokens` tokens, with the draft module's rings.
-SequenceBytes sequence_bytes(const ModelConfig& config, DraftKind draft, uint64_t tokens, const StateLayout& layout = {});
+SequenceBytes sequence_bytes(const ModelConfig& config, DraftKind draft, uint64_t tokens,
+                             const StateLayout& layout = {});
 
 struct MemoryPlan {
   uint64_t weight_bytes = 0;
@@ -46,9 +48,7 @@ struct MemoryPlan {
   SequenceBytes sequence;
   uint64_t sequences = 1;
   uint64_t activation_bytes = 0;  // as the caller measured or estimated it
-  uint64_t total() const {
-    return weight_bytes + draft_weight_bytes + sequences * sequence.total() + activation_bytes;
-  }
+  uint64_t total() const { return weight_bytes + draft_weight_bytes + sequences * sequence.total() + activation_bytes; }
 };
 
 MemoryPlan memory_plan(const ModelConfig& config, const Totals& totals, DraftKind draft, uint64_t tokens,

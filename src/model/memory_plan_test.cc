@@ -23,8 +23,7 @@ TEST_CASE("cache of one sequence at the published contexts") {
   CHECK(kv(pro, 131072) == doctest::Approx(0.664e9).epsilon(0.001));
   CHECK(kv(flash, 1048576) == doctest::Approx(3.688e9).epsilon(0.0005));
   // By hand: 43 rings of 128, then 21 CSA and 20 HCA layers at 1000 tokens.
-  CHECK(sequence_bytes(flash, DraftKind::kNone, 1000).kv() ==
-        43 * 128 * 584 + 21 * 250 * (584 + 68) + 20 * 7 * 584);
+  CHECK(sequence_bytes(flash, DraftKind::kNone, 1000).kv() == 43 * 128 * 584 + 21 * 250 * (584 + 68) + 20 * 7 * 584);
   // Below a window nothing is rounded up, and no entry is there before its window is full.
   CHECK(sequence_bytes(flash, DraftKind::kNone, 3).kv() == 43 * 3 * 584);
   CHECK(sequence_bytes(flash, DraftKind::kNone, 0).kv() == 0);

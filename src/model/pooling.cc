@@ -23,12 +23,12 @@ void WindowRows::project(Step& step, const Compressor& compressor, int ratio, co
   }
 }
 
-const float* WindowRows::row(const Run& run, size_t layer, int64_t position) const {
+const float* WindowRows::row(const TokenRun& run, size_t layer, int64_t position) const {
   if (position >= run.begin) return rows_ + (run.first + static_cast<size_t>(position - run.begin)) * 2 * channels_;
   return run.state->state_row(layer, position) + offset_;
 }
 
-void WindowRows::pool(const Step&, const Run& run, size_t layer, int64_t index, float* out) const {
+void WindowRows::pool(const Step&, const TokenRun& run, size_t layer, int64_t index, float* out) const {
   constexpr size_t kMaxCandidates = kBlockTokens;
   const float* kv[kMaxCandidates];
   const float* gate[kMaxCandidates];
@@ -54,7 +54,7 @@ void WindowRows::pool(const Step&, const Run& run, size_t layer, int64_t index, 
   }
 }
 
-void WindowRows::store(const Run& run, size_t layer) const {
+void WindowRows::store(const TokenRun& run, size_t layer) const {
   const int64_t rows = static_cast<int64_t>(run.state->layout().layer(layer).state_rows);
   for (int64_t p = std::max(run.begin, run.end() - rows); p < run.end(); ++p) {
     std::memcpy(run.state->state_row(layer, p) + offset_, row(run, layer, p), 2 * channels_ * sizeof(float));

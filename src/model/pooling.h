@@ -16,12 +16,12 @@ class WindowRows {
   // Projects x [tokens, D] into kv and gate rows. `offset`: where this compressor's kv stands in a state row (floats).
   void project(Step& step, const Compressor& compressor, int ratio, const float* x, size_t offset);
   // Entry `index` of run's sequence before its norm, [width].
-  void pool(const Step& step, const Run& run, size_t layer, int64_t index, float* out) const;
+  void pool(const Step& step, const TokenRun& run, size_t layer, int64_t index, float* out) const;
   // Keeps the rows that later steps may pool.
-  void store(const Run& run, size_t layer) const;
+  void store(const TokenRun& run, size_t layer) const;
 
  private:
-  const float* row(const Run& run, size_t layer, int64_t position) const;
+  const float* row(const TokenRun& run, size_t layer, int64_t position) const;
 
   Linear linear_;
   Buffer rows_buffer_;
@@ -34,7 +34,7 @@ class WindowRows {
 struct EntryRange {
   int64_t first, last;
 };
-inline EntryRange new_entries(const Run& run, int ratio) {
+inline EntryRange new_entries(const TokenRun& run, int ratio) {
   return {run.begin / ratio, run.end() / ratio};
 }
 

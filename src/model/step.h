@@ -14,7 +14,7 @@
 namespace nautile {
 
 // Consecutive tokens of one sequence: batch tokens [first, first + count) stand at positions begin, begin + 1, ...
-struct Run {
+struct TokenRun {
   SequenceState* state = nullptr;
   size_t first = 0, count = 0;
   int64_t begin = 0;
@@ -32,7 +32,7 @@ struct Step {
   const Policy policy;
   ThreadPool& pool;
   const Kernels& kernels;
-  std::span<const Run> runs;
+  std::span<const TokenRun> runs;
   std::span<const int32_t> tokens;  // ids
   std::vector<int64_t> positions;   // [tokens]
   RopeTable window_rope, compress_rope;

@@ -91,16 +91,16 @@ uint8_t e4m3_of(float x) {
 // How one tensor is drawn.
 struct Recipe {
   enum class Draw {
-    kCodes8,     // one byte per 16 random bits, through `codes`
-    kCodes4,     // two codes per 16 random bits, through `codes` (each half picks one)
-    kNormalBf16, // mean + std * normal
+    kCodes8,      // one byte per 16 random bits, through `codes`
+    kCodes4,      // two codes per 16 random bits, through `codes` (each half picks one)
+    kNormalBf16,  // mean + std * normal
     kNormalF32,
     kScaleE8m0,  // 2^(exponent) for most, one less or more for some
     kScaleF32,   // the same as a float
     kScaleE4m3,  // NVFP4's block scales: through `codes`
     kConstantF32,
     kTable,
-    kMixBase,    // biases of the hyper-connections
+    kMixBase,  // biases of the hyper-connections
   };
   Draw draw = Draw::kNormalF32;
   double mean = 0, std = 0;
@@ -116,8 +116,10 @@ class Planner {
     using Draw = Recipe::Draw;
     const double std = 1 / std::sqrt(static_cast<double>(std::max<int64_t>(k, 1)));
     switch (tensor.role) {
-      case Role::kDense: return coded(Draw::kCodes8, std, 100);
-      case Role::kDenseScale: return scale(tensor.dtype, std, 100);
+      case Role::kDense:
+        return coded(Draw::kCodes8, std, 100);
+      case Role::kDenseScale:
+        return scale(tensor.dtype, std, 100);
       case Role::kExpert:
         if (tensor.dtype == DType::kF8E4M3) return coded(Draw::kCodes8, std, 100);
         if (tensor.dtype == DType::kBf16) return normal(Draw::kNormalBf16, 0, std);
@@ -145,8 +147,10 @@ class Planner {
         out.draw = Draw::kTable;
         return out;
       }
-      case Role::kBf16: return plain(tensor, Draw::kNormalBf16, std);
-      case Role::kF32: return plain(tensor, Draw::kNormalF32, std);
+      case Role::kBf16:
+        return plain(tensor, Draw::kNormalBf16, std);
+      case Role::kF32:
+        return plain(tensor, Draw::kNormalF32, std);
     }
     return {};
   }
@@ -319,8 +323,8 @@ Result<Checkpoint> synthetic_checkpoint(const ModelConfig& config, const Variant
                                         ThreadPool* pool) {
   NAUTILE_RETURN_IF_ERROR(validate_config(config, "synthetic checkpoint"));
   if (variant.draft == DraftKind::kDspark && config.dspark.block_size == 0) {
-    return Status(Code::kInvalidArgument, "DSpark stages need \"dspark_block_size\" in the config", "synthetic checkpoint",
-                  "start from with_dspark(config)");
+    return Status(Code::kInvalidArgument, "DSpark stages need \"dspark_block_size\" in the config",
+                  "synthetic checkpoint", "start from with_dspark(config)");
   }
   const std::vector<ExpectedTensor> tensors = expected_tensors(config, variant);
   uint64_t total = 0;

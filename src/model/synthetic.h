@@ -1,8 +1,8 @@
 // Synthetic checkpoints: random weights of any config in any released form, for benches, tests and `--shape`.
 //
-// Deterministic: every value is a function of (seed, tensor name, position), whatever the number of threads. Weights are
-// normal with standard deviation 1/sqrt(K), coded as the variant stores them, with scales around that size; norms are
-// near 1, and the hyper-connections start close to the identity, so that activations stay in range at any depth.
+// Deterministic: every value is a function of (seed, tensor name, position), whatever the number of threads. Weights
+// are normal with standard deviation 1/sqrt(K), coded as the variant stores them, with scales around that size; norms
+// are near 1, and the hyper-connections start close to the identity, so that activations stay in range at any depth.
 #pragma once
 
 #include <cstdint>

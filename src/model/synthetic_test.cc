@@ -1,5 +1,5 @@
-// Synthetic checkpoints pass verification in every released form, are the same for the same seed, and each fault planted
-// in one is found with file, tensor and byte.
+// Synthetic checkpoints pass verification in every released form, are the same for the same seed, and each fault
+// planted in one is found with file, tensor and byte.
 #include "model/synthetic.h"
 
 #include <doctest/doctest.h>
@@ -19,12 +19,11 @@ constexpr uint64_t kSeed = 7;
 const std::vector<Variant>& variants() {
   using E = ExpertFormat;
   static const std::vector<Variant> all = {
-      {E::kMxfp4, DraftKind::kMtp, E::kMxfp4},    // the previews
-      {E::kMxfp4, DraftKind::kDspark, E::kMxfp4}, // 0731, 0813
-      {E::kFp8, DraftKind::kMtp, E::kFp8},        // the Base releases
-      {E::kNvfp4, DraftKind::kMtp, E::kMxfp4},    // NVFP4 with the draft as shipped
-      {E::kNvfp4, DraftKind::kDspark, E::kNvfp4},
-      {E::kBf16, DraftKind::kNone, E::kBf16},
+      {E::kMxfp4, DraftKind::kMtp, E::kMxfp4},     // the previews
+      {E::kMxfp4, DraftKind::kDspark, E::kMxfp4},  // 0731, 0813
+      {E::kFp8, DraftKind::kMtp, E::kFp8},         // the Base releases
+      {E::kNvfp4, DraftKind::kMtp, E::kMxfp4},     // NVFP4 with the draft as shipped
+      {E::kNvfp4, DraftKind::kDspark, E::kNvfp4}, {E::kBf16, DraftKind::kNone, E::kBf16},
   };
   return all;
 }

@@ -45,8 +45,10 @@ Result<ExpertFormat> detect_expert_format(const Checkpoint& checkpoint, const st
 
 std::vector<DType> accepted_dtypes(const ExpectedTensor& expected) {
   switch (expected.role) {
-    case Role::kDense: return {DType::kF8E4M3, DType::kBf16, DType::kF32};
-    case Role::kDenseScale: return {DType::kE8M0, DType::kU8, DType::kF32};
+    case Role::kDense:
+      return {DType::kF8E4M3, DType::kBf16, DType::kF32};
+    case Role::kDenseScale:
+      return {DType::kE8M0, DType::kU8, DType::kF32};
     case Role::kExpert:
       if (expected.dtype == DType::kF8E4M3) return {DType::kF8E4M3};
       if (expected.dtype == DType::kBf16) return {DType::kBf16, DType::kF32};
@@ -54,10 +56,14 @@ std::vector<DType> accepted_dtypes(const ExpectedTensor& expected) {
     case Role::kExpertScale:
       if (expected.dtype == DType::kF8E4M3) return {DType::kF8E4M3};
       return {DType::kE8M0, DType::kU8, DType::kF32};
-    case Role::kExpertGlobal: return {DType::kF32};
-    case Role::kBf16: return {DType::kBf16, DType::kF32};
-    case Role::kF32: return {DType::kF32, DType::kBf16};
-    case Role::kTable: return {DType::kI64, DType::kI32};
+    case Role::kExpertGlobal:
+      return {DType::kF32};
+    case Role::kBf16:
+      return {DType::kBf16, DType::kF32};
+    case Role::kF32:
+      return {DType::kF32, DType::kBf16};
+    case Role::kTable:
+      return {DType::kI64, DType::kI32};
   }
   return {};
 }
@@ -72,14 +78,20 @@ Rule rule_for(const ExpectedTensor& expected, DType dtype) {
     case Role::kExpertGlobal:
       if (dtype == DType::kF8E4M3) return Rule::kE4m3;
       return dtype == DType::kF32 ? Rule::kPositiveF32 : Rule::kE8m0;
-    case Role::kTable: return dtype == DType::kI64 ? Rule::kTableI64 : Rule::kTableI32;
-    default: break;
+    case Role::kTable:
+      return dtype == DType::kI64 ? Rule::kTableI64 : Rule::kTableI32;
+    default:
+      break;
   }
   switch (dtype) {
-    case DType::kF8E4M3: return Rule::kE4m3;
-    case DType::kF32: return Rule::kF32;
-    case DType::kBf16: return Rule::kBf16;
-    default: return Rule::kNone;
+    case DType::kF8E4M3:
+      return Rule::kE4m3;
+    case DType::kF32:
+      return Rule::kF32;
+    case DType::kBf16:
+      return Rule::kBf16;
+    default:
+      return Rule::kNone;
   }
 }
 
@@ -117,7 +129,8 @@ bool scan(const TensorView& tensor, Rule rule, int experts, uint64_t begin, uint
   uint64_t at = end;
   const auto in_range = [experts](int64_t id) { return id >= 0 && id < experts; };
   switch (rule) {
-    case Rule::kNone: return true;
+    case Rule::kNone:
+      return true;
     case Rule::kE8m0:
       at = first_bad<1>(data, begin, end, [](const std::byte* p) { return *p == std::byte{0xFF}; });
       if (at < end) fault = {at, "a scale is NaN (E8M0 byte 0xFF)"};
@@ -205,7 +218,8 @@ Result<Variant> detect_variant(const Checkpoint& checkpoint, const ModelConfig& 
   if (checkpoint.has("mtp.0.main_proj.weight")) {
     out.draft = DraftKind::kDspark;
     if (config.dspark.block_size == 0) {
-      return Status(Code::kInvalidArgument, "the checkpoint has DSpark stages, but config.json no \"dspark_block_size\"",
+      return Status(Code::kInvalidArgument,
+                    "the checkpoint has DSpark stages, but config.json no \"dspark_block_size\"",
                     checkpoint.find("mtp.0.main_proj.weight")->where(), "use the config.json of the same release");
     }
   } else if (checkpoint.has("mtp.0.e_proj.weight")) {
@@ -238,8 +252,8 @@ Status verify(const Checkpoint& checkpoint, const ModelConfig& config, const Ver
       const TensorView* weight = checkpoint.find(expected[i - 1].name);
       if (weight != nullptr && weight->dtype != DType::kF8E4M3) {
         if (tensor == nullptr) continue;
-        return {Code::kCorrupt,
-                fmt::format("a scale although {} is {}", weight->name, dtype_name(weight->dtype)), tensor->where()};
+        return {Code::kCorrupt, fmt::format("a scale although {} is {}", weight->name, dtype_name(weight->dtype)),
+                tensor->where()};
       }
     }
     if (tensor == nullptr) {
@@ -260,9 +274,10 @@ Status verify(const Checkpoint& checkpoint, const ModelConfig& config, const Ver
               tensor->where(), "use the official checkpoint"};
     }
     if (tensor->shape != want.shape) {
-      return {Code::kCorrupt,
-              fmt::format("the shape is {}, config.json calls for {}", shape_text(tensor->shape), shape_text(want.shape)),
-              tensor->where(), "check that config.json is of the same release"};
+      return {
+          Code::kCorrupt,
+          fmt::format("the shape is {}, config.json calls for {}", shape_text(tensor->shape), shape_text(want.shape)),
+          tensor->where(), "check that config.json is of the same release"};
     }
     const Rule rule = rule_for(want, tensor->dtype);
     if (rule == Rule::kNone || (!options.deep && tensor->bytes > options.scan_limit_bytes)) continue;

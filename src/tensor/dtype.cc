@@ -13,32 +13,20 @@ struct Facts {
 
 // In the order of the enum.
 constexpr std::array<Facts, kDTypes> kFacts = {{
-    {"BF16", 16},
-    {"F16", 16},
-    {"F32", 32},
-    {"F64", 64},
-    {"F8_E4M3", 8},
-    {"F8_E5M2", 8},
-    {"F8_E8M0", 8},
-    {"F4", 4},
-    {"F6_E2M3", 6},
-    {"F6_E3M2", 6},
-    {"BOOL", 8},
-    {"I8", 8},
-    {"U8", 8},
-    {"I16", 16},
-    {"U16", 16},
-    {"I32", 32},
-    {"U32", 32},
-    {"I64", 64},
-    {"U64", 64},
+    {"BF16", 16}, {"F16", 16},    {"F32", 32},    {"F64", 64}, {"F8_E4M3", 8}, {"F8_E5M2", 8}, {"F8_E8M0", 8},
+    {"F4", 4},    {"F6_E2M3", 6}, {"F6_E3M2", 6}, {"BOOL", 8}, {"I8", 8},      {"U8", 8},      {"I16", 16},
+    {"U16", 16},  {"I32", 32},    {"U32", 32},    {"I64", 64}, {"U64", 64},
 }};
 
 }  // namespace
 
-int dtype_bits(DType type) { return kFacts[static_cast<size_t>(type)].bits; }
+int dtype_bits(DType type) {
+  return kFacts[static_cast<size_t>(type)].bits;
+}
 
-const char* dtype_name(DType type) { return kFacts[static_cast<size_t>(type)].name; }
+const char* dtype_name(DType type) {
+  return kFacts[static_cast<size_t>(type)].name;
+}
 
 std::optional<DType> dtype_from_name(std::string_view name) {
   for (size_t i = 0; i < kFacts.size(); ++i) {

@@ -37,7 +37,9 @@ inline constexpr int kDTypes = static_cast<int>(DType::kU64) + 1;
 // Bits of one element: 4, 6, 8, 16, 32 or 64.
 int dtype_bits(DType type);
 // Bytes of one element; 0 for the types smaller than a byte.
-inline int dtype_bytes(DType type) { return dtype_bits(type) / 8; }
+inline int dtype_bytes(DType type) {
+  return dtype_bits(type) / 8;
+}
 // The safetensors spelling: "BF16", "F8_E4M3", ...
 const char* dtype_name(DType type);
 std::optional<DType> dtype_from_name(std::string_view name);

@@ -73,12 +73,16 @@ void Bpe::encode_short(std::string_view piece, Scratch& scratch, std::vector<Tok
 }
 
 void Bpe::encode_long(std::string_view piece, Scratch& scratch, std::vector<TokenId>& out) const {
-  auto& [ids, next, previous, rank, heap] = scratch;
+  auto& ids = scratch.ids;
+  auto& next = scratch.next;
+  auto& previous = scratch.previous;
+  auto& rank = scratch.rank;  // of the pair that begins at each place; tells stale heap entries apart
+  auto& heap = scratch.heap;
   const auto size = static_cast<uint32_t>(piece.size());
   ids.resize(size);
   next.resize(size);
   previous.resize(size);
-  rank.resize(size);  // of the pair that begins at each place; tells stale heap entries apart
+  rank.resize(size);
   heap.clear();
   for (uint32_t i = 0; i < size; ++i) {
     ids[i] = bytes_[static_cast<uint8_t>(piece[i])];

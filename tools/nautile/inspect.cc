@@ -49,7 +49,10 @@ Result<uint64_t> parse_tokens(const std::string& text) {
     value = value * 10 + static_cast<uint64_t>(text[used++] - '0');
   }
   const std::string unit = text.substr(used);
-  const uint64_t scale = unit.empty() ? 1 : unit == "K" || unit == "k" ? 1024 : unit == "M" || unit == "m" ? 1 << 20 : 0;
+  const uint64_t scale = unit.empty()                 ? 1
+                         : unit == "K" || unit == "k" ? 1024
+                         : unit == "M" || unit == "m" ? 1 << 20
+                                                      : 0;
   if (used == 0 || scale == 0 || value * scale > (1ull << 40)) {
     return Status(Code::kInvalidArgument, fmt::format("\"{}\" is no number of tokens", text), "--context",
                   "write 4096, 128K or 1M");
@@ -155,16 +158,20 @@ void print_config(const Findings& f) {
                                c.head_dim, c.rope_dim, c.q_lora_rank, c.o_groups, c.o_lora_rank));
   row("window", fmt::format("{} tokens; context up to {}", c.window, grouped(static_cast<uint64_t>(c.max_positions))));
   row("indexer", fmt::format("{} heads of {}, top {}", c.index_heads, c.index_head_dim, c.index_topk));
-  row("experts", fmt::format("{} of {} routed + {} shared, width {}, x{} routed scale, {}", c.experts_per_token,
-                             c.routed_experts, c.shared_experts, c.expert_inter, c.route_scale,
-                             expert_format_name(f.variant.experts)));
+  row("experts",
+      fmt::format("{} of {} routed + {} shared, width {}, x{} routed scale, {}", c.experts_per_token, c.routed_experts,
+                  c.shared_experts, c.expert_inter, c.route_scale, expert_format_name(f.variant.experts)));
   switch (f.variant.draft) {
-    case DraftKind::kNone: row("draft", "none"); break;
-    case DraftKind::kMtp: row("draft", "MTP, one block"); break;
+    case DraftKind::kNone:
+      row("draft", "none");
+      break;
+    case DraftKind::kMtp:
+      row("draft", "MTP, one block");
+      break;
     case DraftKind::kDspark:
-      row("draft", fmt::format("DSpark, {} stages, {} tokens a round, taps after layers {}, Markov rank {}",
-                               kDsparkStages, c.dspark.block_size, fmt::join(c.dspark.target_layers, ", "),
-                               c.dspark.markov_rank));
+      row("draft",
+          fmt::format("DSpark, {} stages, {} tokens a round, taps after layers {}, Markov rank {}", kDsparkStages,
+                      c.dspark.block_size, fmt::join(c.dspark.target_layers, ", "), c.dspark.markov_rank));
       break;
   }
 }
@@ -185,7 +192,8 @@ void print_schedule(const Findings& f) {
       if (f.variant.draft == DraftKind::kDspark) glyphs += " +ddd";
     }
     fmt::print("  {:>4}  {}\n", from, glyphs);
-    if (hashed.find('#') != std::string::npos) fmt::print("        {}\n", hashed.substr(0, hashed.find_last_of('#') + 1));
+    if (hashed.find('#') != std::string::npos)
+      fmt::print("        {}\n", hashed.substr(0, hashed.find_last_of('#') + 1));
   }
   fmt::print("        . window only x{}   C top-{} of 1 in 4 x{}   H all of 1 in 128 x{}   # routed by token id x{}\n",
              c.count(LayerKind::kSwa), c.index_topk, c.count(LayerKind::kCsa), c.count(LayerKind::kHca), c.hash_layers);
@@ -216,7 +224,8 @@ void print_totals(const Findings& f) {
     fmt::print("  {:<20} {:>21} {:>28}  {:>26}\n", packed ? dtype + " (FP4 pairs)" : dtype,
                grouped(f.totals.elements_by_dtype.at(dtype)), "", size_text(bytes));
   }
-  fmt::print("  {:<20} {:>21} {:>28}  {:>26}\n", "all", "", grouped(f.totals.bytes()) + " B", size_text(f.totals.bytes()));
+  fmt::print("  {:<20} {:>21} {:>28}  {:>26}\n", "all", "", grouped(f.totals.bytes()) + " B",
+             size_text(f.totals.bytes()));
 }
 
 void print_plan(const Findings& f) {
@@ -363,7 +372,8 @@ class ExampleFirst : public CLI::Formatter {
   std::string make_description(const CLI::App*) const override {
     return "Example: nautile inspect ~/models/DeepSeek-V4-Flash --deep\n"
            "         nautile inspect --shape v4-pro --context 128K --sequences 8\n\n"
-           "Config, layers, parameters, bytes and the memory plan of a checkpoint or of a published shape. A checkpoint is\n"
+           "Config, layers, parameters, bytes and the memory plan of a checkpoint or of a published shape. A "
+           "checkpoint is\n"
            "checked too: every tensor present, with the right dtype and shape.\n\n";
   }
 };

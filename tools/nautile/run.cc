@@ -59,7 +59,8 @@ class Printer {
     switch (event.kind) {
       case OutputEvent::kReasoning:
         if (reasoning_) {
-          fmt::print(stderr, isatty(STDERR_FILENO) ? "\033[2m{}\033[0m" : "{}", event.text);
+          const bool colour = isatty(STDERR_FILENO);
+          fmt::print(stderr, "{}{}{}", colour ? "\033[2m" : "", event.text, colour ? "\033[0m" : "");
           thought_ = true;
         }
         return;
