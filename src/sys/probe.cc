@@ -138,7 +138,9 @@ __attribute__((target("avx512f,avx512vnni"))) double chain_int8(int64_t rounds, 
     for (int j = 0; j < kChains; ++j) sum[j] = _mm512_dpbusd_epi32(sum[j], a, a);
   }
   for (int j = 1; j < kChains; ++j) sum[0] = _mm512_add_epi32(sum[0], sum[j]);
-  *sink = static_cast<float>(_mm_cvtsi128_si32(_mm512_castsi512_si128(sum[0]))) * 0;
+  alignas(64) int32_t out[16];
+  _mm512_store_si512(out, sum[0]);
+  *sink = static_cast<float>(out[0]) * 0;
   return static_cast<double>(rounds) * kChains * 64 * 2;
 }
 #endif
