@@ -59,7 +59,7 @@ std::string explain_text(const PlanData& data) {
     }
   }
   say("There is no single-card path", fmt::format("True for Pro. V4-Flash at 128K tokens fits one of: {}.", single));
-  std::string table = fmt::format("Both hold at a million tokens, and only there:\n  {:>10} {:>12} {:>12} {:>12} {:>12}\n", "context", "Pro cache", "Flash cache", "Pro FLOPs", "Flash FLOPs");
+  std::string table = fmt::format("The cache share holds from 128K on, the FLOPs share at a million tokens alone:\n  {:>10} {:>12} {:>12} {:>12} {:>12}\n", "context", "Pro cache", "Flash cache", "Pro FLOPs", "Flash FLOPs");
   for (int64_t tokens : {int64_t{8192}, int64_t{131072}, int64_t{1000000}}) {
     const double cache = static_cast<double>(v32_kv_bytes(data.v32, tokens)), work = static_cast<double>(v32_fp8_operations(data.v32, tokens));
     table += fmt::format("  {:>10} {:>12.3f} {:>12.3f} {:>12.3f} {:>12.3f}\n", with_commas(tokens), static_cast<double>(kv_bytes(pro, tokens, KvFormat::kFp8Fp4)) / cache,

@@ -198,7 +198,8 @@ Status add_speed(Plan& plan) {
   plan.prompt_rate = rate * (plan.machine.placement == Placement::kDevices ? plan.machine.devices : 1);
   if (!plan.chosen) return {};
   SearchLimits all;
-  const auto points = sweep(load, plan.machine, plan.tuning, all);
+  auto points = sweep(load, plan.machine, plan.tuning, all);
+  points.push_back(*plan.chosen);
   plan.front = pareto(points);
   // The table: the front at batches of about 1, 8, 64, 512 and the largest.
   for (int64_t batch : {1, 4, 16, 64, 256, 1024, 4096}) {

@@ -360,7 +360,8 @@ void visit_points(const Load& load, const Machine& machine, const Tuning& tuning
     const int64_t most = std::min(limits.max_batch, max_sequences(load, machine, layout));
     for (int draft : limits.drafts) {
       if (draft > 0 && !has_draft) continue;
-      for (int64_t batch = 1; batch <= most; batch = next(batch)) {
+      // The largest batch that fits is always visited.
+      for (int64_t batch = 1; batch <= most; batch = batch < most ? std::min(most, next(batch)) : most + 1) {
         const Operating point = operating_point(load, machine, layout, batch, draft, tuning);
         if (point.user_tps < limits.min_user_tps && batch > 1) break;
         visit(point);
