@@ -89,7 +89,10 @@ std::string date_text(int64_t day) {
 std::vector<std::string> near_names(std::string_view name, const std::vector<std::string>& known) {
   std::vector<std::pair<size_t, std::string>> found;
   for (const std::string& candidate : known) {
-    const size_t distance = edits(name, candidate);
+    // "gb30o" is near "gb300-nvl72": people leave out what follows the first hyphen.
+    size_t distance = edits(name, candidate);
+    const size_t hyphen = candidate.find('-');
+    if (hyphen != std::string::npos && hyphen > 3) distance = std::min(distance, edits(name, candidate.substr(0, hyphen)));
     const bool inside = name.size() >= 3 && candidate.find(name) != std::string::npos;
     if (inside || distance <= std::max<size_t>(2, name.size() / 3)) found.emplace_back(distance, candidate);
   }

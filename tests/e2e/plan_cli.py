@@ -41,18 +41,19 @@ refused("--ctx", "32kb", says="--ctx")
 refused("--hit", "85", says="did you mean 0.85?")
 refused("--model", "v4pro", says="did you mean v4-pro?")
 refused("--hosted", "deepsek", says="did you mean deepseek?")
-refused("--hosted-price", "1/2", says="HIT/MISS/OUTPUT")
+for price in ("1/2", "1", "1/2/3/4", "1//3", "a/b/c", "1/2/-3", "1/2/3x", "1/2/"):
+    refused("--hosted-price", price, says="--hosted-price")
 refused("--today", "2026-02-30", says="not a date")
 refused("--ssd", "7000", says="did you mean 7?")
 refused("--data", "/nowhere", says="/nowhere")
-refused("sweep", "--vary", "rat", says="did you mean rate?")
+refused("sweep", "--vary", "rat", says="did you mean rate")
 code, out, err = plan("--no-such-flag")
 check("unknown flag is exit 2", code == 2)
 
 # Does not fit: exit 3 and the smallest change.
 code, out, err = plan("--hw", "h100-sxm:8", *TODAY)
 check(f"does not fit is exit 3, not {code}", code == 3)
-check(f"does not fit names the change: {err}", err == "nautile: does not fit: smallest change that fits: 14 devices of h100-sxm (16 in practice)\n")
+check(f"does not fit names the change: {err}", err == "nautile: does not fit: smallest change that fits: 13 devices of h100-sxm (16 in practice)\n")
 check("does not fit still reports", "DOES NOT FIT" in out)
 code, out, err = plan("--hw", "h100-sxm:16", "--rate", "2.71", *TODAY)
 check(f"and the change fits: {code} {err}", code == 0)
@@ -69,7 +70,7 @@ for item in report["assumptions"]:
 # Every verb prints and has JSON of the schema.
 for verb in (["fit"], ["compare", "gb300:4", "b200:8"], ["sweep", "--vary", "hit", "--points", "3"], ["models"], ["sources"], ["validate"]):
     code, out, err = plan(*verb)
-    check(f"{verb}: exit {code}: {err}", code == 0 and len(out.splitlines()) > 3)
+    check(f"{verb}: exit {code}: {err}", code == 0 and len(out.splitlines()) >= 3)
     code, out, err = plan(*verb, "--json")
     check(f"{verb} --json: {err}", code == 0 and json.loads(out)["schema"] == "planner/1")
     code, out, err = plan(verb[0], "--help")

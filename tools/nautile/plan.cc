@@ -3,8 +3,11 @@
 
 #include <fmt/format.h>
 
+#include <cctype>
 #include <chrono>
 #include <cstdio>
+#include <cstdlib>
+#include <vector>
 
 #include "plan/validate.h"
 #include "plan/words.h"
@@ -21,16 +24,23 @@ int64_t system_day() {
   return std::chrono::duration_cast<std::chrono::hours>(now).count() / 24;
 }
 
-Result<double> price_part(const std::string& text, size_t& from) {
-  const size_t slash = text.find('/', from);
-  const std::string part = text.substr(from, slash - from);
-  from = slash == std::string::npos ? text.size() + 1 : slash + 1;
-  char* end = nullptr;
-  const double value = std::strtod(part.c_str(), &end);
-  if (part.empty() || *end != 0) {
-    return Status(Code::kInvalidArgument, fmt::format("\"{}\" is not a price", text), "--hosted-price", "write HIT/MISS/OUTPUT in USD per million tokens: 0.02/0.66/1.98");
+// "HIT/MISS/OUTPUT", three numbers.
+Result<plan::HostedRate> parse_price(const std::string& text) {
+  std::vector<double> values;
+  const char* at = text.c_str();
+  bool good = true;
+  while (good) {
+    char* end = nullptr;
+    values.push_back(std::strtod(at, &end));
+    good = end != at && (*end == 0 || *end == '/') && !std::isspace(static_cast<unsigned char>(*at));
+    if (*end == 0) break;
+    at = end + 1;
   }
-  return value;
+  if (!good || values.size() != 3) {
+    return Status(Code::kInvalidArgument, fmt::format("\"{}\" is not three prices", text), "--hosted-price",
+                  "write HIT/MISS/OUTPUT in USD per million tokens: 0.02/0.66/1.98");
+  }
+  return plan::HostedRate{values[0], values[1], values[2]};
 }
 
 }  // namespace
@@ -64,15 +74,7 @@ Result<plan::Request> PlanFlags::finish() const {
     NAUTILE_ASSIGN(r.today, plan::parse_date(today, "--today"));
   }
   if (!hosted_price.empty()) {
-    size_t at = 0;
-    plan::HostedRate rate;
-    for (double* part : {&rate.hit, &rate.miss, &rate.output}) {
-      NAUTILE_ASSIGN(*part, price_part(hosted_price, at));
-    }
-    if (at <= hosted_price.size()) {
-      return Status(Code::kInvalidArgument, fmt::format("\"{}\" has more than three prices", hosted_price), "--hosted-price", "write HIT/MISS/OUTPUT");
-    }
-    r.hosted_price = rate;
+    NAUTILE_ASSIGN(r.hosted_price, parse_price(hosted_price));
   }
   if (!hardware_file.empty()) {
     NAUTILE_ASSIGN(const std::string text, real_files()->read(hardware_file, kMaxDataFile));
