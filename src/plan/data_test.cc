@@ -106,3 +106,30 @@ TEST_CASE("words: counts, dates, sizes") {
   CHECK(with_commas(-1234567) == "-1,234,567");
   CHECK(with_commas(999) == "999");
 }
+
+TEST_CASE("models.json and the engine's published shapes are the same model") {
+  for (const char* name : {"v4-pro", "v4-flash"}) {
+    const ModelConfig& ours = data().model(name).value()->config;
+    const ModelConfig engine = shape_config(name).value();
+    CHECK(ours.hidden == engine.hidden);
+    CHECK(ours.layers == engine.layers);
+    CHECK(ours.heads == engine.heads);
+    CHECK(ours.head_dim == engine.head_dim);
+    CHECK(ours.rope_dim == engine.rope_dim);
+    CHECK(ours.q_lora_rank == engine.q_lora_rank);
+    CHECK(ours.o_groups == engine.o_groups);
+    CHECK(ours.o_lora_rank == engine.o_lora_rank);
+    CHECK(ours.window == engine.window);
+    CHECK(ours.compress_ratios == engine.compress_ratios);
+    CHECK(ours.index_heads == engine.index_heads);
+    CHECK(ours.index_topk == engine.index_topk);
+    CHECK(ours.routed_experts == engine.routed_experts);
+    CHECK(ours.experts_per_token == engine.experts_per_token);
+    CHECK(ours.expert_inter == engine.expert_inter);
+    CHECK(ours.hash_layers == engine.hash_layers);
+    CHECK(ours.hc_mult == engine.hc_mult);
+    CHECK(ours.mtp_layers == engine.mtp_layers);
+    CHECK(ours.max_positions == engine.max_positions);
+    CHECK(ours.vocab_size == engine.vocab_size);
+  }
+}

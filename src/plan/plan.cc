@@ -423,6 +423,17 @@ Result<Plan> make_plan(const PlanData& data, const Request& request) {
     plan.warnings.push_back(fmt::format("Max mode is recommended with a context of {} or more", with_commas(data.max_mode_context)));
   }
   plan.fit = fit_of(plan.load_of(), plan.machine);
+  if (!plan.fit.fits) {
+    // A smaller model is the last change to offer.
+    for (const ModelEntry& other : data.models) {
+      if (&other == plan.entry) continue;
+      const Arithmetic model = count(other.config);
+      Load load = plan.load_of();
+      load.model = &model;
+      const bool fits = weight_bytes(model, load.format) < plan.fit.weights_bytes && fit_of(load, plan.machine).fits;
+      if (fits) plan.fit.changes.push_back(fmt::format("--model {}: {}", other.id, both_units(weight_bytes(model, load.format))));
+    }
+  }
   NAUTILE_RETURN_IF_ERROR(add_speed(plan));
   NAUTILE_RETURN_IF_ERROR(add_money(plan));
   add_verdict(plan);

@@ -28,7 +28,7 @@ struct Request {
   double hit = 0.85;
   double users = 0, requests_per_user_hour = 4;
   double requests_per_hour = 0;                // instead of users'; both 0: 1,000
-  double min_tps = 0;
+  double min_tps = 10;                         // about as fast as people read
   double needed_tps = 0;                       // what hosted must match (latency_override); 0: none
   double rate = 0;                             // USD per device and hour; 0: from the data
   std::string hosted = "deepseek";

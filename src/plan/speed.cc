@@ -120,12 +120,12 @@ struct Split {
   double device = 0, host = 1, storage = 0;  // shares
 };
 
-// Shares of the routed experts by room left, filled from the fastest memory on.
-Split split_experts(const Load& load, const Machine& machine) {
+// Shares of the routed experts by the room that `batch` caches leave, filled from the fastest memory on.
+Split split_experts(const Load& load, const Machine& machine, double batch) {
   const Arithmetic& model = *load.model;
   const double experts = static_cast<double>(routed_bytes(model, load.format));
   const double rest = static_cast<double>(weight_bytes(model, load.format)) - experts;
-  const double one_cache = static_cast<double>(kv_bytes(model, load.context, load.kv) + compressor_state_bytes(model));
+  const double caches = batch * static_cast<double>(kv_bytes(model, load.context, load.kv) + compressor_state_bytes(model));
   auto usable = [&](const Hardware& device) { return usable_bytes(machine, device); };
   Split split;
   split.host = 0;
@@ -136,12 +136,12 @@ Split split_experts(const Load& load, const Machine& machine) {
     return share;
   };
   if (machine.placement == Placement::kHybrid) {
-    split.device = fill(usable(machine.device) * machine.devices - rest - one_cache);
+    split.device = fill(usable(machine.device) * machine.devices - rest - caches);
     split.host = fill(usable(*machine.host) * machine.sockets);
   } else if (machine.placement == Placement::kCpu) {
-    split.host = fill(usable(machine.device) * machine.devices - rest - one_cache);
+    split.host = fill(usable(machine.device) * machine.devices - rest - caches);
   } else {
-    split.device = fill((usable(machine.device) - one_cache) * machine.devices - rest);
+    split.device = fill((usable(machine.device) - caches) * machine.devices - rest);
   }
   split.storage = left < 1e-9 ? 0 : left;
   return split;
@@ -154,7 +154,7 @@ Step host_step(const Load& load, const Machine& machine, double batch, int draft
   Step step;
   step.tokens_per_sequence = accepted(tuning.acceptance, draft);
   step.coverage = coverage(model.config, tokens, tuning.route_correlation);
-  const Split split = split_experts(load, machine);
+  const Split split = split_experts(load, machine, batch);
   const double experts = static_cast<double>(routed_bytes(model, load.format)) * step.coverage;
   const double dense = static_cast<double>(dense_bytes_read(model, load.format));
   const double cache = batch * static_cast<double>(kv_read_bytes(model, load.context, load.kv));
@@ -233,7 +233,7 @@ const char* Step::bottleneck() const {
 Step decode_step(const Load& load, const Machine& machine, Layout layout, double batch, int draft, const Tuning& tuning) {
   if (machine.placement != Placement::kDevices) return host_step(load, machine, batch, draft, tuning);
   Step step = device_step(load, machine, layout, batch, draft, tuning);
-  const Split split = machine.ssd_read_gbs > 0 ? split_experts(load, machine) : Split{1, 0, 0};
+  const Split split = machine.ssd_read_gbs > 0 ? split_experts(load, machine, batch) : Split{1, 0, 0};
   if (split.storage > 0) {
     const double read = static_cast<double>(routed_bytes(*load.model, load.format)) * step.coverage * split.storage;
     step.storage = read / (machine.ssd_read_gbs * 1e9) * tuning.stack_factor;
@@ -268,7 +268,7 @@ double prefill_rate(const Load& load, const Machine& machine, int64_t prompt_tok
   const Hardware& host = machine.host ? *machine.host : machine.device;
   const double sockets = machine.host ? machine.sockets : machine.devices;
   const double host_flops = peaks(host, load.format).bf16 * sockets * tuning.host_compute_use;
-  const Split split = split_experts(load, machine);
+  const Split split = split_experts(load, machine, 1);
   double seconds = 0;  // a token
   if (machine.placement == Placement::kCpu) {
     const double dense = 2.0 * static_cast<double>(model.gemm_fp8 + model.gemm_bf16) - head + mean.attention + mean.index;
@@ -305,7 +305,7 @@ Residence residence(const Load& load, const Machine& machine, Layout layout) {
   const double g = machine.devices;
   Residence home;
   if (machine.placement == Placement::kHybrid) {
-    const Split split = split_experts(load, machine);
+    const Split split = split_experts(load, machine, 1);
     home.device_weights = total - experts + experts * split.device;
     home.host_weights = experts * split.host;
     home.storage_weights = experts * split.storage;
@@ -315,7 +315,7 @@ Residence residence(const Load& load, const Machine& machine, Layout layout) {
     return home;
   }
   if (machine.placement == Placement::kCpu || machine.ssd_read_gbs > 0) {
-    const Split split = machine.ssd_read_gbs > 0 ? split_experts(load, machine) : Split{};
+    const Split split = machine.ssd_read_gbs > 0 ? split_experts(load, machine, 1) : Split{};
     home.storage_weights = machine.ssd_read_gbs > 0 ? experts * split.storage : 0;
     home.device_weights = (total - home.storage_weights) / g;
     home.device_free = usable_bytes(machine, machine.device) - home.device_weights;
@@ -333,11 +333,22 @@ Residence residence(const Load& load, const Machine& machine, Layout layout) {
 int64_t max_sequences(const Load& load, const Machine& machine, Layout layout) {
   const Residence home = residence(load, machine, layout);
   if (!home.fits) return 0;
-  const double cache = static_cast<double>(kv_bytes(*load.model, load.context, load.kv) + compressor_state_bytes(*load.model));
+  const Arithmetic& model = *load.model;
+  const double cache = static_cast<double>(kv_bytes(model, load.context, load.kv) + compressor_state_bytes(model));
+  const double g = machine.devices;
+  if (machine.placement == Placement::kHybrid || machine.ssd_read_gbs > 0) {
+    // Experts make room for caches as long as the next memory takes them.
+    const double experts = static_cast<double>(routed_bytes(model, load.format));
+    const double rest = static_cast<double>(weight_bytes(model, load.format)) - experts;
+    const double below = machine.ssd_read_gbs > 0 ? experts
+                                                  : std::min(experts, usable_bytes(machine, *machine.host) * machine.sockets);
+    const double room = usable_bytes(machine, machine.device) * g - rest - (experts - below);
+    const bool each_device = machine.placement == Placement::kDevices;  // caches are replicated under tp
+    return std::max<int64_t>(1, static_cast<int64_t>(std::floor(room / (cache * (each_device ? g : 1)))));
+  }
+  if (machine.placement == Placement::kCpu) return static_cast<int64_t>(std::floor(home.device_free * g / cache));
   const double each = std::floor(home.device_free / cache);
-  if (machine.placement == Placement::kHybrid) return static_cast<int64_t>(each);
-  if (machine.placement == Placement::kCpu) return static_cast<int64_t>(std::floor(home.device_free * machine.devices / cache));
-  return static_cast<int64_t>(layout == Layout::kTp ? each : each * machine.devices);
+  return static_cast<int64_t>(layout == Layout::kTp ? each : each * g);
 }
 
 Operating operating_point(const Load& load, const Machine& machine, Layout layout, int64_t batch, int draft, const Tuning& tuning) {

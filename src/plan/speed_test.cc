@@ -111,6 +111,21 @@ TEST_CASE("a hybrid lies between the host alone and the device alone; a disk onl
   CHECK(user(streamed, Layout::kTp, 1, 0) < slow);
 }
 
+TEST_CASE("in a hybrid, caches push experts to the host and cost speed") {
+  Setup s = setup("v4-flash", "rtx-5090", 1, 32768);
+  s.load.model = &s.model;
+  s.machine.placement = Placement::kHybrid;
+  s.machine.host = *data().device("epyc-9005-1s").value();
+  const int64_t most = max_sequences(s.load, s.machine, Layout::kTp);
+  CHECK(most > 10);
+  // All experts on the host and all caches on the device is the most there can be.
+  const double rest = static_cast<double>(weight_bytes(s.model, WeightFormat::kOfficial) - routed_bytes(s.model, WeightFormat::kOfficial));
+  const double cache = static_cast<double>(kv_bytes(s.model, 32768, KvFormat::kFp8Fp4) + compressor_state_bytes(s.model));
+  CHECK(most == static_cast<int64_t>((usable_bytes(s.machine, s.machine.device) - rest) / cache));
+  s.machine.host->memory_gb = 100;  // cannot take 147 GB of experts
+  CHECK(max_sequences(s.load, s.machine, Layout::kTp) == 0);
+}
+
 TEST_CASE("the Pareto front holds every point that nothing beats") {
   Setup s = setup("v4-pro", "gb300-nvl4-tray", 4, 32768);
   s.load.model = &s.model;

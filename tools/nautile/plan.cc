@@ -105,7 +105,7 @@ void PlanFlags::add(CLI::App& app) {
   app.add_option("--users", request.users, "people or agents using it");
   app.add_option("--requests-per-user", request.requests_per_user_hour, "requests an hour of each user");
   app.add_option("--requests-per-hour", request.requests_per_hour, "requests an hour in all, instead of --users");
-  app.add_option("--min-tps", request.min_tps, "tokens per second that each user must get");
+  app.add_option("--min-tps", request.min_tps, "tokens per second that each user must get (default 10, about reading speed)");
   app.add_option("--need-tps", request.needed_tps, "tokens per second that a hosted endpoint would have to give");
   app.add_option("--rate", request.rate, "USD per device and hour");
   app.add_option("--hosted", request.hosted, "provider to compare with (nautile plan sources lists them)");

@@ -34,11 +34,14 @@ Status measure_layers(const ProbeFlags& flags, const plan::ModelEntry& entry, co
   LayerBudget budget;
   budget.isa = flags.isa;
   budget.memory_bytes = flags.layer_memory_gb > 0 ? static_cast<size_t>(flags.layer_memory_gb * 1e9) : memory.available_bytes / 3;
+  std::string_view shape_name = entry.id;
+  if (shape_name.starts_with("deepseek-")) shape_name.remove_prefix(9);
+  NAUTILE_ASSIGN(const ModelConfig shape, shape_config(shape_name));
   bool has[3] = {};
-  for (int ratio : entry.config.compress_ratios) has[ratio == 0 ? 0 : ratio == 4 ? 1 : 2] = true;
+  for (int ratio : shape.compress_ratios) has[ratio == 0 ? 0 : ratio == 4 ? 1 : 2] = true;
   for (int kind = 0; kind < 3; ++kind) {
     if (!has[kind]) continue;
-    const auto layer = measure_layer(entry.config, kind == 0 ? 0 : kind == 1 ? 4 : 128, budget, pool);
+    const auto layer = measure_layer(shape, kind == 0 ? 0 : kind == 1 ? 4 : 128, budget, pool);
     if (!layer.ok()) {
       // Too little memory is an answer about this machine; anything else is a failure of the probe.
       if (layer.status().code() != Code::kResourceExhausted) return layer.status();
