@@ -26,6 +26,7 @@ struct Panel {
   bool log_x = false, log_y = false;
   std::vector<Series> series;
   std::vector<Mark> marks;
+  bool legend_right = false;  // where a falling curve leaves room
 };
 
 constexpr double kWidth = 560, kHeight = 360, kLeft = 70, kRight = 20, kTop = 40, kBottom = 50;
@@ -85,6 +86,7 @@ std::string draw(const Panel& panel, double at_x, double at_y) {
       y1 = std::max(y1, y);
     }
   }
+  if (!panel.log_x && x0 > 0) x0 = 0;
   if (!(x1 > x0)) {
     x0 = std::isfinite(x0) ? x0 * 0.9 : 0;
     x1 = std::max(x0 + 1, x0 * 1.2);
@@ -107,6 +109,7 @@ std::string draw(const Panel& panel, double at_x, double at_y) {
   out += fmt::format("<text x=\"{:.1f}\" y=\"{:.1f}\" text-anchor=\"middle\">{}</text>\n", at_x + (kWidth + kLeft) / 2, at_y + kHeight - 12, escape(panel.x_name));
   out += fmt::format("<text transform=\"translate({:.1f} {:.1f}) rotate(-90)\" text-anchor=\"middle\">{}</text>\n", at_x + 14, at_y + kHeight / 2, escape(panel.y_name));
   double legend = at_y + kTop + 16;
+  const double legend_x = panel.legend_right ? at_x + kWidth - kRight - 150 : at_x + kLeft + 10;
   for (const Series& s : panel.series) {
     std::string line;
     for (auto [x, y] : s.points) line += fmt::format("{:.1f},{:.1f} ", px(x), py(y));
@@ -115,7 +118,7 @@ std::string draw(const Panel& panel, double at_x, double at_y) {
       for (auto [x, y] : s.points) out += fmt::format("<circle cx=\"{:.1f}\" cy=\"{:.1f}\" r=\"3\" fill=\"{}\"/>\n", px(x), py(y), s.colour);
     }
     if (panel.series.size() > 1) {
-      out += fmt::format("<rect x=\"{:.1f}\" y=\"{:.1f}\" width=\"14\" height=\"4\" fill=\"{}\"/><text x=\"{:.1f}\" y=\"{:.1f}\">{}</text>\n", at_x + kLeft + 10, legend - 6, s.colour, at_x + kLeft + 30, legend, escape(s.name));
+      out += fmt::format("<rect x=\"{:.1f}\" y=\"{:.1f}\" width=\"14\" height=\"4\" fill=\"{}\"/><text x=\"{:.1f}\" y=\"{:.1f}\">{}</text>\n", legend_x, legend - 6, s.colour, legend_x + 20, legend, escape(s.name));
       legend += 17;
     }
   }
@@ -129,7 +132,7 @@ std::string draw(const Panel& panel, double at_x, double at_y) {
 }
 
 Panel pareto_panel(const Plan& plan) {
-  Panel panel{"Output for everybody against speed for one user", "tok/s for one user (log)", "output tok/s per device", true, false, {}, {}};
+  Panel panel{"Output for everybody against speed for one user", "tok/s for one user (log)", "output tok/s per device", true, false, {}, {}, true};
   Series dep{"dep", "#2471a3", {}, true}, tp{"tp", "#1e8449", {}, true};
   for (const Operating& point : plan.front) (point.layout == Layout::kTp ? tp : dep).points.emplace_back(point.user_tps, point.device_tps);
   for (Series& s : {std::ref(dep), std::ref(tp)}) {
@@ -142,8 +145,8 @@ Panel pareto_panel(const Plan& plan) {
 }
 
 void context_panels(const Plan& plan, Panel& cache, Panel& work) {
-  cache = {"KV cache of one sequence", "context, tokens (log)", "GB (log)", true, true, {}, {}};
-  work = {"FP8-equivalent operations to decode one token", "context, tokens (log)", "GFLOP (log)", true, true, {}, {}};
+  cache = {"KV cache of one sequence", "context, tokens (log)", "GB (log)", true, true, {}, {}, false};
+  work = {"FP8-equivalent operations to decode one token", "context, tokens (log)", "GFLOP (log)", true, true, {}, {}, false};
   const char* colours[] = {"#2471a3", "#1e8449", "#8e44ad", "#b7950b"};
   auto add = [&](const std::string& name, const std::string& colour, auto bytes, auto operations) {
     Series kv{name, colour, {}, false}, ops{name, colour, {}, false};
@@ -164,7 +167,7 @@ void context_panels(const Plan& plan, Panel& cache, Panel& work) {
 }
 
 Panel cost_panel(const Plan& plan) {
-  Panel panel{"Cost of a request against use", "use of capacity, %", "USD per request (log)", false, true, {}, {}};
+  Panel panel{"Cost of a request against use", "use of capacity, %", "USD per request (log)", false, true, {}, {}, true};
   if (!plan.verdict || !plan.fit.fits) return panel;
   const Cost& c = plan.verdict->cost;
   Series self{"self-hosted", "#2471a3", {}, false}, hosted{"hosted", "#c0392b", {}, false};

@@ -3,6 +3,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cmath>
 
 #include "plan/words.h"
@@ -48,6 +49,14 @@ Probe predict_probe(const PlanData& data, const Measurements& measured, int64_t 
   probe.measured = measured;
   for (const MeasuredLayer& layer : measured.layers) {
     probe.layer_ratio.push_back(layer.decode_seconds / (static_cast<double>(layer.decode_bytes) / (measured.read_gbs * 1e9)));
+  }
+  if (!probe.layer_ratio.empty()) {
+    const auto [low, high] = std::minmax_element(probe.layer_ratio.begin(), probe.layer_ratio.end());
+    probe.layer_spread = *high / *low;
+    if (*high > 1.25) {
+      probe.warnings.push_back(fmt::format(
+          "a layer takes up to {:.1f} times what its bytes take at the read bandwidth: the kernels (or whoever else uses this machine), not the memory, set the pace", *high));
+    }
   }
   for (const ModelEntry& entry : data.models) {
     const Arithmetic model = count(entry.config);
@@ -115,6 +124,7 @@ std::string probe_text(const Probe& probe) {
                          static_cast<double>(l.decode_bytes) / m.read_gbs / 1e6, 1e3 * l.decode_seconds, probe.layer_ratio[i], short_number(static_cast<double>(l.prefill_tokens) / l.prefill_seconds));
     }
     out += "  ratio: measured over the time that the bytes take at the read bandwidth above\n";
+    out += fmt::format("  spread of the kinds: {:.2f}, so one kind's speed foretells another's within {:.0f}%\n", probe.layer_spread, 100 * (probe.layer_spread - 1));
   }
   out += "\nthe whole model here: extrapolated, never run\n";
   for (const ProbedModel& model : probe.models) {
@@ -157,7 +167,7 @@ Json probe_json(const Probe& probe) {
   return {{"schema", "planner/1"}, {"cpu", m.cpu}, {"threads", m.threads}, {"date", m.date},
           {"read_gbs", {{"median", m.read_gbs}, {"low", m.read_low_gbs}, {"high", m.read_high_gbs}, {"streams", m.streams}}},
           {"units", units}, {"memory_bytes", m.memory_bytes}, {"disk_gbs", or_null(m.disk_gbs)},
-          {"layer_model", m.layer_model.empty() ? Json() : Json(m.layer_model)}, {"layers", layers}, {"models", models}, {"warnings", probe.warnings}};
+          {"layer_model", m.layer_model.empty() ? Json() : Json(m.layer_model)}, {"layers", layers}, {"layer_spread", or_null(probe.layer_spread)}, {"models", models}, {"warnings", probe.warnings}};
 }
 
 }  // namespace nautile::plan

@@ -52,6 +52,8 @@ struct Probe {
   std::vector<ProbedModel> models;
   // Measured layer time over bytes / read bandwidth, layer by layer: 1.00 is the memory's own speed.
   std::vector<double> layer_ratio;
+  // Largest over smallest ratio of the kinds: 1.25 means that one kind's speed foretells another's within 25%.
+  double layer_spread = 0;
   std::vector<std::string> warnings;
 };
 

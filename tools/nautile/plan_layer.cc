@@ -15,7 +15,7 @@ namespace nautile {
 namespace {
 
 constexpr int kVocab = 1024;       // the layer is measured, not the embedding
-constexpr int64_t kChunk = 256;
+constexpr int64_t kChunk = 256, kWarmUp = 32;
 constexpr int kFewExperts = 16;    // below this a token's experts would stay in the caches
 
 double now() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
@@ -39,7 +39,7 @@ Result<plan::MeasuredLayer> measure_layer(const ModelConfig& shape, int ratio, c
   // The dense part of a layer weighs about as much as 12 experts (Flash: 160 of 13.4 MB each).
   constexpr int64_t kDenseAsExperts = 16;
   const int64_t affordable = static_cast<int64_t>(budget.memory_bytes) / one_expert - kDenseAsExperts;
-  config.routed_experts = static_cast<int>(std::min<int64_t>(config.routed_experts, affordable));
+  config.routed_experts = static_cast<int>(std::min<int64_t>({config.routed_experts, affordable, budget.experts}));
   if (config.routed_experts < kFewExperts) {
     return Status(Code::kResourceExhausted, fmt::format("a layer with {} experts needs {:.1f} GB", kFewExperts,
                               static_cast<double>((kFewExperts + kDenseAsExperts) * one_expert) / 1e9),
@@ -61,17 +61,17 @@ Result<plan::MeasuredLayer> measure_layer(const ModelConfig& shape, int ratio, c
     return now() - begin;
   };
   std::vector<double> chunks, steps;
-  NAUTILE_ASSIGN(const double warm, run(kChunk));
+  NAUTILE_ASSIGN(const double warm, run(kWarmUp));
   static_cast<void>(warm);
   double until = now() + budget.seconds / 2;
-  while (chunks.size() < 3 || (now() < until && chunks.size() < 32)) {
+  while (chunks.empty() || (now() < until && chunks.size() < 32)) {
     NAUTILE_ASSIGN(const double seconds, run(kChunk));
     chunks.push_back(seconds);
   }
   plan::MeasuredLayer measured;
   measured.context = state.length();
   until = now() + budget.seconds / 2;
-  while (steps.size() < 16 || (now() < until && steps.size() < 512)) {
+  while (steps.size() < 8 || (now() < until && steps.size() < 512)) {
     NAUTILE_ASSIGN(const double seconds, run(1));
     steps.push_back(seconds);
   }

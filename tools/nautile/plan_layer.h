@@ -9,7 +9,8 @@ namespace nautile {
 
 struct LayerBudget {
   size_t memory_bytes = 0;  // that the layer's weights may take; fewer experts are made when they would not fit
-  double seconds = 5;       // of timing; making the weights comes on top
+  int experts = 1 << 20;    // at most
+  double seconds = 3;       // of timing; making the weights comes on top
   std::string isa = "auto";
 };
 

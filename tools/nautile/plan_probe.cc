@@ -13,6 +13,9 @@
 namespace nautile {
 namespace {
 
+// Enough experts to be far above any cache (640 MB of V4-Flash), few enough to be made within seconds.
+constexpr int kExperts = 48;
+
 struct ProbeFlags {
   PlanFlags common;
   std::string model = "v4-flash", disk, save, isa = "auto", context = "8k";
@@ -34,6 +37,7 @@ Status measure_layers(const ProbeFlags& flags, const plan::ModelEntry& entry, co
   LayerBudget budget;
   budget.isa = flags.isa;
   budget.memory_bytes = flags.layer_memory_gb > 0 ? static_cast<size_t>(flags.layer_memory_gb * 1e9) : memory.available_bytes / 3;
+  if (flags.layer_memory_gb == 0) budget.experts = kExperts;
   std::string_view shape_name = entry.id;
   if (shape_name.starts_with("deepseek-")) shape_name.remove_prefix(9);
   NAUTILE_ASSIGN(const ModelConfig shape, shape_config(shape_name));
@@ -114,7 +118,7 @@ void add_plan_probe(CLI::App& plan_verb, Run& run) {
   verb->add_option("--disk", flags->disk, "also read this file, to measure its disk");
   verb->add_option("--threads", flags->threads, "0: one a core");
   verb->add_option("--isa", flags->isa, "kernels to run the layer with");
-  verb->add_option("--layer-memory-gb", flags->layer_memory_gb, "memory a layer may take (default: a third of what is free)")->check(CLI::NonNegativeNumber);
+  verb->add_option("--layer-memory-gb", flags->layer_memory_gb, "memory a layer may take (default: what 48 experts take, or a third of what is free)")->check(CLI::NonNegativeNumber);
   verb->add_flag("--no-layer", flags->no_layer, "measure memory and units only");
   verb->add_option("--save", flags->save, "write this machine here, for --hw-file");
   verb->add_flag("--json", flags->json, "print JSON, schema planner/1");
