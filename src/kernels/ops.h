@@ -85,7 +85,9 @@ struct AttendArgs {
   const float* sink = nullptr;  // [heads]
   size_t heads = 0;
   float scale = 0;
-  bool round_p = false;      // round the weights to BF16 before the sum, as the official kernel does
+  // Round the weights to BF16 before the sum, as the official kernel does; they are then relative to the maximum over
+  // all rows and the sink (official: over the blocks so far, in an order of its own).
+  bool round_p = false;
   float* out = nullptr;      // [heads, head_dim]
   float* scratch = nullptr;  // attend_scratch_floats(heads, head_dim)
 };

@@ -76,6 +76,10 @@ void attend(const AttendArgs& a) {
     float* out = a.out + h * dim;
     std::fill(out, out + dim, 0.f);
     float most = a.sink[h], total = 0;
+    for (size_t j = 0; a.round_p && j < a.row_count; ++j) {
+      decode_row(a.kv, a.rows[j], decoded);
+      most = std::max(most, dot(q, decoded, dim) * a.scale);
+    }
     for (size_t begin = 0; begin < a.row_count; begin += kAttendBlock) {
       const size_t count = std::min(kAttendBlock, a.row_count - begin);
       float block_most = most;

@@ -1,0 +1,52 @@
+#!/usr/bin/env bash
+# Everything that `make test` leaves out because it takes longer or needs more than Debian's packages: sanitizers over the
+# whole suite, each fuzzer for FUZZ_SECONDS (default 60), the Python oracles when NAUTILE_PYTHON names an interpreter that
+# has tests/oracle/requirements.txt, and the end-to-end tests.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+jobs=${JOBS:-$(nproc)}
+fuzz_seconds=${FUZZ_SECONDS:-60}
+
+step() { printf '\n== %s\n' "$1"; }
+
+step "address and undefined-behaviour sanitizers"
+cmake --preset asan >/dev/null
+cmake --build build/asan -j "$jobs"
+ctest --test-dir build/asan --output-on-failure -j "$jobs"
+
+step "thread sanitizer: pool, forward pass"
+cmake --preset tsan >/dev/null
+cmake --build build/tsan -j "$jobs" --target test_sys test_model
+build/tsan/src/sys/test_sys
+build/tsan/src/model/test_model --test-case="*threads*,*batch*"
+
+step "fuzzers, $fuzz_seconds s each"
+dpkg-query -W -f='${Status}' clang 2>/dev/null | grep -q 'install ok installed' || {
+  echo "installing clang"; apt-get install -y -q --no-install-recommends clang libclang-rt-14-dev; }
+cmake --preset fuzz >/dev/null
+cmake --build build/fuzz -j "$jobs" --target fuzz_safetensors fuzz_config_json fuzz_tokenizer_json fuzz_output_parser
+for name in safetensors config_json tokenizer_json output_parser; do
+  mkdir -p "build/fuzz/corpus/$name"
+  seeds=(); [ -d "tests/fuzz/seeds/$name" ] && seeds=("tests/fuzz/seeds/$name")
+  echo "fuzz_$name"
+  "build/fuzz/tests/fuzz/fuzz_$name" -max_total_time="$fuzz_seconds" -timeout=20 -rss_limit_mb=4096 -print_final_stats=1 \
+    "build/fuzz/corpus/$name" "${seeds[@]}" 2>&1 | tail -n 8
+done
+
+step "oracles"
+if [ -n "${NAUTILE_PYTHON:-}" ]; then
+  program=$PWD/build/release/nautile
+  (cd tests/oracle && "$NAUTILE_PYTHON" compare.py "$program")
+  mkdir -p build/oracle
+  xz -dc tests/golden/text/v4_tokenizer.json.xz >build/oracle/tokenizer.json
+  "$NAUTILE_PYTHON" tests/oracle/tokenizer_oracle.py compare build/oracle/tokenizer.json "$program"
+else
+  echo "skipped: set NAUTILE_PYTHON to a Python with tests/oracle/requirements.txt"
+fi
+
+step "end to end"
+for test in tests/e2e/*.sh; do
+  [ -e "$test" ] || continue
+  echo "$test"
+  bash "$test"
+done
