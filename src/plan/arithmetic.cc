@@ -10,7 +10,9 @@
 namespace nautile::plan {
 namespace {
 
-int64_t blocks(int64_t size, int64_t block) { return (size + block - 1) / block; }
+int64_t blocks(int64_t size, int64_t block) {
+  return (size + block - 1) / block;
+}
 
 int64_t bits(int64_t params, double bits_per_param) {
   return static_cast<int64_t>(static_cast<long double>(params) * bits_per_param / 8);
@@ -149,19 +151,28 @@ Result<KvFormat> kv_format(std::string_view id) {
   return unknown_name("cache format", id, names, "--kv");
 }
 
-const KvFormatName& kv_format_name(KvFormat format) { return kv_formats()[static_cast<size_t>(format)]; }
+const KvFormatName& kv_format_name(KvFormat format) {
+  return kv_formats()[static_cast<size_t>(format)];
+}
 
 int64_t routed_bytes(const Arithmetic& model, WeightFormat format) {
   switch (format) {
     case WeightFormat::kOfficial:
     case WeightFormat::kOfficialNoMtp:
-    case WeightFormat::kMxfp4Q8: return model.expert_bytes;
-    case WeightFormat::kNvfp4: return model.expert_params / 16 * 9;
-    case WeightFormat::kFp8: return fp8_experts(model, model.config.layers);
-    case WeightFormat::kBf16: return 2 * model.expert_params;
-    case WeightFormat::kQ8_0: return bits(model.expert_params, 8.5);
-    case WeightFormat::kQ4: return bits(model.expert_params, 4.85);
-    case WeightFormat::kIq2: return bits(model.expert_params, kIq2BitsPerParam);
+    case WeightFormat::kMxfp4Q8:
+      return model.expert_bytes;
+    case WeightFormat::kNvfp4:
+      return model.expert_params / 16 * 9;
+    case WeightFormat::kFp8:
+      return fp8_experts(model, model.config.layers);
+    case WeightFormat::kBf16:
+      return 2 * model.expert_params;
+    case WeightFormat::kQ8_0:
+      return bits(model.expert_params, 8.5);
+    case WeightFormat::kQ4:
+      return bits(model.expert_params, 4.85);
+    case WeightFormat::kIq2:
+      return bits(model.expert_params, kIq2BitsPerParam);
   }
   return 0;
 }
@@ -169,12 +180,17 @@ int64_t routed_bytes(const Arithmetic& model, WeightFormat format) {
 int64_t weight_bytes_without_draft(const Arithmetic& model, WeightFormat format) {
   const int64_t rest = model.params - model.expert_params;
   switch (format) {
-    case WeightFormat::kBf16: return 2 * model.params + 8 * model.hash_entries;
-    case WeightFormat::kQ8_0: return bits(model.params, 8.5);
-    case WeightFormat::kQ4: return bits(model.params, 4.85);
+    case WeightFormat::kBf16:
+      return 2 * model.params + 8 * model.hash_entries;
+    case WeightFormat::kQ8_0:
+      return bits(model.params, 8.5);
+    case WeightFormat::kQ4:
+      return bits(model.params, 4.85);
     case WeightFormat::kMxfp4Q8:
-    case WeightFormat::kIq2: return routed_bytes(model, format) + bits(rest, 8.5);
-    default: return model.bytes - model.expert_bytes + routed_bytes(model, format);
+    case WeightFormat::kIq2:
+      return routed_bytes(model, format) + bits(rest, 8.5);
+    default:
+      return model.bytes - model.expert_bytes + routed_bytes(model, format);
   }
 }
 
@@ -182,11 +198,14 @@ int64_t weight_bytes(const Arithmetic& model, WeightFormat format) {
   const int64_t main = weight_bytes_without_draft(model, format);
   switch (format) {
     case WeightFormat::kOfficial:
-    case WeightFormat::kNvfp4: return main + model.draft_bytes;
+    case WeightFormat::kNvfp4:
+      return main + model.draft_bytes;
     case WeightFormat::kFp8:
       return main + model.draft_bytes - model.draft_expert_bytes + fp8_experts(model, model.config.mtp_layers);
-    case WeightFormat::kBf16: return main + 2 * model.draft_params;
-    default: return main;
+    case WeightFormat::kBf16:
+      return main + 2 * model.draft_params;
+    default:
+      return main;
   }
 }
 
@@ -196,16 +215,20 @@ int64_t dense_bytes_read(const Arithmetic& model, WeightFormat format) {
   switch (format) {
     case WeightFormat::kQ8_0:
     case WeightFormat::kMxfp4Q8:
-    case WeightFormat::kIq2: return all - bits(model.embedding_params, 8.5);
-    case WeightFormat::kQ4: return all - bits(model.embedding_params, 4.85);
-    default: return all - resident;
+    case WeightFormat::kIq2:
+      return all - bits(model.embedding_params, 8.5);
+    case WeightFormat::kQ4:
+      return all - bits(model.embedding_params, 4.85);
+    default:
+      return all - resident;
   }
 }
 
 int64_t kv_bytes(const Arithmetic& model, int64_t tokens, KvFormat format) {
   const KvFormatName& kv = kv_format_name(format);
   const StateLayout layout{kv.entry_bytes, kv.index_bytes, 1};
-  return static_cast<int64_t>(sequence_bytes(model.config, DraftKind::kNone, static_cast<uint64_t>(tokens), layout).kv());
+  return static_cast<int64_t>(
+      sequence_bytes(model.config, DraftKind::kNone, static_cast<uint64_t>(tokens), layout).kv());
 }
 
 int64_t compressor_state_bytes(const Arithmetic& model) {
@@ -216,8 +239,7 @@ int64_t kv_read_bytes(const Arithmetic& model, int64_t tokens, KvFormat format) 
   const KvFormatName& kv = kv_format_name(format);
   const int64_t window = std::min<int64_t>(tokens, model.config.window) * kv.entry_bytes;
   const int64_t chosen = std::min<int64_t>(tokens / 4, model.config.index_topk);
-  return model.config.layers * window +
-         model.csa_layers * (chosen * kv.entry_bytes + tokens / 4 * kv.index_bytes) +
+  return model.config.layers * window + model.csa_layers * (chosen * kv.entry_bytes + tokens / 4 * kv.index_bytes) +
          model.hca_layers * (tokens / 128) * kv.entry_bytes;
 }
 

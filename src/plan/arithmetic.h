@@ -50,12 +50,12 @@ struct Arithmetic {
   std::vector<ComponentRow> components;
   int swa_layers = 0, csa_layers = 0, hca_layers = 0;
 
-  int64_t params = 0, draft_params = 0;   // main model; MTP block
-  int64_t active = 0;                     // per token, main model, embedding left out
+  int64_t params = 0, draft_params = 0;  // main model; MTP block
+  int64_t active = 0;                    // per token, main model, embedding left out
   int64_t embedding_params = 0, hash_entries = 0;
-  int64_t bytes = 0, draft_bytes = 0;     // as released
+  int64_t bytes = 0, draft_bytes = 0;  // as released
   int64_t expert_params = 0, expert_bytes = 0, draft_expert_params = 0, draft_expert_bytes = 0;
-  int64_t resident_only_bytes = 0;        // embedding and hash tables: a row a token is read, not the table
+  int64_t resident_only_bytes = 0;  // embedding and hash tables: a row a token is read, not the table
   int64_t head_params = 0, head_bytes = 0;
   // Parameters by the arithmetic they are multiplied in, per token (spec planner.md section 3).
   int64_t gemm_expert = 0, gemm_fp8 = 0, gemm_bf16 = 0;  // gemm_bf16 has head, gates, compressors, indexer heads, mHC

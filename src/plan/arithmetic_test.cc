@@ -56,12 +56,14 @@ TEST_CASE("weight formats, cache and operations reproduce every figure of models
     }
     const Arithmetic m = model(id.c_str());
     const Json& bytes = entry["weight_bytes"];
-    const std::pair<WeightFormat, const char*> kNames[] = {
-        {WeightFormat::kOfficial, "official_fp4_fp8"}, {WeightFormat::kNvfp4, "nvfp4_experts"},
-        {WeightFormat::kFp8, "fp8_all"},               {WeightFormat::kBf16, "bf16_all"},
-        {WeightFormat::kQ8_0, "gguf_q8_0"},            {WeightFormat::kQ4, "gguf_q4_k_m_4p85bpw"},
-        {WeightFormat::kMxfp4Q8, "gguf_mxfp4_experts_q8_rest"},
-        {WeightFormat::kIq2, "gguf_iq2xxs_q2k_experts_q8_rest"}};
+    const std::pair<WeightFormat, const char*> kNames[] = {{WeightFormat::kOfficial, "official_fp4_fp8"},
+                                                           {WeightFormat::kNvfp4, "nvfp4_experts"},
+                                                           {WeightFormat::kFp8, "fp8_all"},
+                                                           {WeightFormat::kBf16, "bf16_all"},
+                                                           {WeightFormat::kQ8_0, "gguf_q8_0"},
+                                                           {WeightFormat::kQ4, "gguf_q4_k_m_4p85bpw"},
+                                                           {WeightFormat::kMxfp4Q8, "gguf_mxfp4_experts_q8_rest"},
+                                                           {WeightFormat::kIq2, "gguf_iq2xxs_q2k_experts_q8_rest"}};
     for (const auto& [format, name] : kNames) {
       CAPTURE(name);
       CHECK(weight_bytes(m, format) == bytes[name]["bytes"].get<int64_t>());
@@ -133,10 +135,12 @@ TEST_CASE("components add up and match the published component table") {
 TEST_CASE("published ratios at a million tokens: 10% and 7% of the cache, 27% and 10% of the operations") {
   const BaselineV32& v32 = data().v32;
   auto cache = [&](const char* id) {
-    return static_cast<double>(kv_bytes(model(id), 1'000'000, KvFormat::kFp8Fp4)) / static_cast<double>(v32_kv_bytes(v32, 1'000'000));
+    return static_cast<double>(kv_bytes(model(id), 1'000'000, KvFormat::kFp8Fp4)) /
+           static_cast<double>(v32_kv_bytes(v32, 1'000'000));
   };
   auto work = [&](const char* id) {
-    return static_cast<double>(fp8_operations(model(id), 1'000'000).total()) / static_cast<double>(v32_fp8_operations(v32, 1'000'000));
+    return static_cast<double>(fp8_operations(model(id), 1'000'000).total()) /
+           static_cast<double>(v32_fp8_operations(v32, 1'000'000));
   };
   CHECK(cache("v4-pro") == doctest::Approx(0.1048).epsilon(0.001));
   CHECK(cache("v4-flash") == doctest::Approx(0.0732).epsilon(0.001));

@@ -31,18 +31,24 @@ constexpr Knob kKnobs[] = {
 };
 
 // The file's other constants, kept by tuning_json but not fitted.
-constexpr std::pair<const char*, double Tuning::*> kFields[] = {
-    {"fixed_us", &Tuning::fixed_us}, {"bandwidth_use", &Tuning::bandwidth_use}, {"decode_compute_use", &Tuning::decode_compute_use},
-    {"prefill_compute_use", &Tuning::prefill_compute_use}, {"host_fixed_us", &Tuning::host_fixed_us},
-    {"host_bandwidth_use", &Tuning::host_bandwidth_use}, {"host_compute_use", &Tuning::host_compute_use}, {"acceptance", &Tuning::acceptance}};
+constexpr std::pair<const char*, double Tuning::*> kFields[] = {{"fixed_us", &Tuning::fixed_us},
+                                                                {"bandwidth_use", &Tuning::bandwidth_use},
+                                                                {"decode_compute_use", &Tuning::decode_compute_use},
+                                                                {"prefill_compute_use", &Tuning::prefill_compute_use},
+                                                                {"host_fixed_us", &Tuning::host_fixed_us},
+                                                                {"host_bandwidth_use", &Tuning::host_bandwidth_use},
+                                                                {"host_compute_use", &Tuning::host_compute_use},
+                                                                {"acceptance", &Tuning::acceptance}};
 
 double predict(const Load& load, const Machine& machine, const CalibrationPoint& point, const Tuning& tuning) {
   Load at = load;
   at.context = point.context;
   if (point.prefill) {
-    return prefill_rate(at, machine, point.context, tuning) * (machine.placement == Placement::kDevices ? machine.devices : 1);
+    return prefill_rate(at, machine, point.context, tuning) *
+           (machine.placement == Placement::kDevices ? machine.devices : 1);
   }
-  return operating_point(at, machine, point.layout, point.batch, point.draft, tuning).user_tps * static_cast<double>(point.batch);
+  return operating_point(at, machine, point.layout, point.batch, point.draft, tuning).user_tps *
+         static_cast<double>(point.batch);
 }
 
 }  // namespace
@@ -52,7 +58,8 @@ Result<Calibration> calibrate(const PlanData& data, std::string_view text, const
   if (!root.is_object()) return Status(Code::kInvalidArgument, "the file must hold an object", where);
   NAUTILE_ASSIGN(const std::string schema, json_string(root, "schema", where));
   if (schema != "planner-calibration/1") {
-    return Status(Code::kUnsupported, fmt::format("\"schema\" is \"{}\", this program reads \"planner-calibration/1\"", schema), where);
+    return Status(Code::kUnsupported,
+                  fmt::format("\"schema\" is \"{}\", this program reads \"planner-calibration/1\"", schema), where);
   }
   Calibration fit;
   NAUTILE_ASSIGN(fit.model, json_string(root, "model", where));
@@ -84,13 +91,15 @@ Result<Calibration> calibrate(const PlanData& data, std::string_view text, const
     CalibrationPoint point;
     NAUTILE_ASSIGN(const std::string kind, json_string(item, "kind", place));
     if (kind != "decode" && kind != "prefill") {
-      return Status(Code::kInvalidArgument, fmt::format("\"kind\" must be decode or prefill, but is \"{}\"", kind), place);
+      return Status(Code::kInvalidArgument, fmt::format("\"kind\" must be decode or prefill, but is \"{}\"", kind),
+                    place);
     }
     point.prefill = kind == "prefill";
     NAUTILE_ASSIGN(point.context, json_int(item, "context", place));
     NAUTILE_ASSIGN(point.measured, json_number(item, "tok_s", place));
     if (point.context < 1 || point.context > model.config.max_positions) {
-      return Status(Code::kInvalidArgument, fmt::format("\"context\" {} is outside 1 to {}", point.context, model.config.max_positions), place);
+      return Status(Code::kInvalidArgument,
+                    fmt::format("\"context\" {} is outside 1 to {}", point.context, model.config.max_positions), place);
     }
     if (!(point.measured > 0)) return Status(Code::kInvalidArgument, "\"tok_s\" must be above zero", place);
     if (!point.prefill) {
@@ -103,7 +112,9 @@ Result<Calibration> calibrate(const PlanData& data, std::string_view text, const
       }
       if (item.contains("layout")) {
         NAUTILE_ASSIGN(const std::string layout, json_string(item, "layout", place));
-        if (layout != "tp" && layout != "dep") return Status(Code::kInvalidArgument, fmt::format("\"layout\" must be tp or dep, but is \"{}\"", layout), place);
+        if (layout != "tp" && layout != "dep")
+          return Status(Code::kInvalidArgument, fmt::format("\"layout\" must be tp or dep, but is \"{}\"", layout),
+                        place);
         point.layout = layout == "tp" ? Layout::kTp : Layout::kDep;
       }
     }
@@ -165,19 +176,25 @@ Result<Calibration> calibrate(const PlanData& data, std::string_view text, const
 }
 
 std::string calibration_text(const Calibration& fit) {
-  std::string out = fmt::format("calibration of {} on {} ({} points, least squares on logarithms)\n\n  {:<22} {:>10} {:>10}\n", fit.model, fit.hardware,
-                                fit.points.size(), "constant", "before", "after");
+  std::string out =
+      fmt::format("calibration of {} on {} ({} points, least squares on logarithms)\n\n  {:<22} {:>10} {:>10}\n",
+                  fit.model, fit.hardware, fit.points.size(), "constant", "before", "after");
   for (const auto& [name, field] : kFields) {
     const bool moved = std::find(fit.fitted.begin(), fit.fitted.end(), name) != fit.fitted.end();
     if (moved) out += fmt::format("  {:<22} {:>10.4g} {:>10.4g}\n", name, fit.before.*field, fit.after.*field);
   }
-  out += fmt::format("\n  {:<8} {:>9} {:>6} {:>2} {:>10} {:>10} {:>10} {:>6}\n", "kind", "context", "batch", "n", "measured", "before", "after", "ratio");
+  out += fmt::format("\n  {:<8} {:>9} {:>6} {:>2} {:>10} {:>10} {:>10} {:>6}\n", "kind", "context", "batch", "n",
+                     "measured", "before", "after", "ratio");
   for (const CalibrationPoint& p : fit.points) {
-    out += fmt::format("  {:<8} {:>9} {:>6} {:>2} {:>10} {:>10} {:>10} {:>6.2f}\n", p.prefill ? "prefill" : "decode", with_commas(p.context),
-                       p.batch, p.draft, short_number(p.measured), short_number(p.before), short_number(p.after), p.after / p.measured);
+    out += fmt::format("  {:<8} {:>9} {:>6} {:>2} {:>10} {:>10} {:>10} {:>6.2f}\n", p.prefill ? "prefill" : "decode",
+                       with_commas(p.context), p.batch, p.draft, short_number(p.measured), short_number(p.before),
+                       short_number(p.after), p.after / p.measured);
   }
   out += fmt::format("\n  rms ln error {:.3f} before, {:.3f} after\n", fit.rms_before, fit.rms_after);
-  if (fit.points.size() <= fit.fitted.size()) out += "  as many constants as points: the fit is exact by construction and says nothing about other loads; measure more\n";
+  if (fit.points.size() <= fit.fitted.size())
+    out +=
+        "  as many constants as points: the fit is exact by construction and says nothing about other loads; measure "
+        "more\n";
   return out;
 }
 
@@ -191,11 +208,14 @@ Result<Tuning> parse_tuning(std::string_view text, const std::string& where, Tun
   NAUTILE_ASSIGN(const Json root, parse_json(text, where));
   NAUTILE_ASSIGN(const std::string schema, json_string(root, "schema", where));
   if (schema != "planner-tuning/1") {
-    return Status(Code::kUnsupported, fmt::format("\"schema\" is \"{}\", this program reads \"planner-tuning/1\"", schema), where, "plan calibrate --save writes such a file");
+    return Status(Code::kUnsupported,
+                  fmt::format("\"schema\" is \"{}\", this program reads \"planner-tuning/1\"", schema), where,
+                  "plan calibrate --save writes such a file");
   }
   for (const auto& [name, field] : kFields) {
     NAUTILE_ASSIGN(base.*field, json_number(root, name, where));
-    if (!(base.*field > 0)) return Status(Code::kInvalidArgument, fmt::format("\"{}\" must be above zero", name), where);
+    if (!(base.*field > 0))
+      return Status(Code::kInvalidArgument, fmt::format("\"{}\" must be above zero", name), where);
   }
   return base;
 }

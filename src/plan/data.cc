@@ -54,12 +54,19 @@ class Reader {
     found.text = text(source_key);
     found.date = date(date_key);
     const std::string mark = text(mark_key);
-    if (mark == "vendor") found.mark = Mark::kVendor;
-    else if (mark == "third party") found.mark = Mark::kThirdParty;
-    else if (mark == "computed") found.mark = Mark::kComputed;
-    else if (mark == "assumption") found.mark = Mark::kAssumption;
-    else if (mark == "measured") found.mark = Mark::kMeasured;
-    else fail(fmt::format("\"{}\" must be vendor, third party, computed, assumption or measured, but is \"{}\"", mark_key, mark));
+    if (mark == "vendor")
+      found.mark = Mark::kVendor;
+    else if (mark == "third party")
+      found.mark = Mark::kThirdParty;
+    else if (mark == "computed")
+      found.mark = Mark::kComputed;
+    else if (mark == "assumption")
+      found.mark = Mark::kAssumption;
+    else if (mark == "measured")
+      found.mark = Mark::kMeasured;
+    else
+      fail(fmt::format("\"{}\" must be vendor, third party, computed, assumption or measured, but is \"{}\"", mark_key,
+                       mark));
     if (found.text.empty()) fail(fmt::format("\"{}\" is empty", source_key));
     return found;
   }
@@ -101,7 +108,8 @@ Status expect_schema(Reader& file, const std::string& wanted) {
   const std::string schema = file.text("schema");
   NAUTILE_RETURN_IF_ERROR(file.status());
   if (schema == wanted) return {};
-  return {Code::kUnsupported, fmt::format("\"schema\" is \"{}\", this program reads \"{}\"", schema, wanted), file.where()};
+  return {Code::kUnsupported, fmt::format("\"schema\" is \"{}\", this program reads \"{}\"", schema, wanted),
+          file.where()};
 }
 
 // Visits each entry of a list; the entry's id goes into the place of its errors.
@@ -210,9 +218,12 @@ Hardware read_device(Reader& entry) {
   device.id = entry.text("id");
   device.note = entry.text_or("note", "");
   const std::string kind = entry.text_or("class", "gpu");
-  if (kind == "cpu") device.device_class = DeviceClass::kCpu;
-  else if (kind == "unified") device.device_class = DeviceClass::kUnified;
-  else if (kind != "gpu") entry.fail(fmt::format("\"class\" must be gpu, cpu or unified, but is \"{}\"", kind));
+  if (kind == "cpu")
+    device.device_class = DeviceClass::kCpu;
+  else if (kind == "unified")
+    device.device_class = DeviceClass::kUnified;
+  else if (kind != "gpu")
+    entry.fail(fmt::format("\"class\" must be gpu, cpu or unified, but is \"{}\"", kind));
   device.memory_gb = entry.positive("memory_gb");
   device.bandwidth_tbs = entry.positive("mem_bw_tbs");
   if (device.bandwidth_tbs > 100) entry.fail("\"mem_bw_tbs\" is in TB/s; a value above 100 looks like GB/s");
@@ -233,19 +244,23 @@ Hardware read_device(Reader& entry) {
   device.tdp_w = entry.number_or("tdp_w", 0);
   device.all_in_kw = entry.number_or("all_in_kw_per_gpu", 0);
   if (entry.has("rental_usd_per_gpu_hr")) {
-    entry.keep(each(entry, "rental_usd_per_gpu_hr", "kind", [&](Reader& row) {
-      Rental rental;
-      rental.low = row.positive("low");
-      rental.high = row.positive("high");
-      if (rental.high < rental.low) row.fail("\"high\" is below \"low\"");
-      rental.kind = row.text("kind");
-      rental.source = row.source();
-      device.rentals.push_back(rental);
-    }, true));
+    entry.keep(each(
+        entry, "rental_usd_per_gpu_hr", "kind",
+        [&](Reader& row) {
+          Rental rental;
+          rental.low = row.positive("low");
+          rental.high = row.positive("high");
+          if (rental.high < rental.low) row.fail("\"high\" is below \"low\"");
+          rental.kind = row.text("kind");
+          rental.source = row.source();
+          device.rentals.push_back(rental);
+        },
+        true));
   }
   if (entry.has("tco_usd_per_gpu_hr")) {
     Reader row = entry.child("tco_usd_per_gpu_hr");
-    device.owned = Owned{row.positive("hyperscaler_own"), row.positive("neocloud_own"), row.positive("rental_3yr"), row.source()};
+    device.owned =
+        Owned{row.positive("hyperscaler_own"), row.positive("neocloud_own"), row.positive("rental_3yr"), row.source()};
     entry.keep(row.status());
   }
   if (entry.has("purchase_usd")) {
@@ -259,7 +274,8 @@ Hardware read_device(Reader& entry) {
 Status read_hardware(const Json& root, const std::string& where, PlanData& data) {
   Reader file(root, where);
   NAUTILE_RETURN_IF_ERROR(expect_schema(file, "planner-gpus/1"));
-  NAUTILE_RETURN_IF_ERROR(each(file, "gpus", "id", [&](Reader& entry) { data.hardware.push_back(read_device(entry)); }));
+  NAUTILE_RETURN_IF_ERROR(
+      each(file, "gpus", "id", [&](Reader& entry) { data.hardware.push_back(read_device(entry)); }));
   NAUTILE_RETURN_IF_ERROR(each(file, "storage", "id", [&](Reader& entry) {
     data.storage.push_back({entry.text("id"), entry.positive("read_gbs"), entry.source()});
   }));
@@ -356,19 +372,39 @@ Status read_published(const Json& root, const std::string& where, PlanData& data
     row.streams = entry.has("streams") ? entry.small("streams") : 0;
     row.source = entry.source();
     const std::string sample = entry.text("sample");
-    if (sample == "in-sample") row.sample = Sample::kIn;
-    else if (sample == "held-out") row.sample = Sample::kHeldOut;
-    else if (sample == "not-comparable") row.sample = Sample::kNotComparable;
-    else entry.fail(fmt::format("\"sample\" must be in-sample, held-out or not-comparable, but is \"{}\"", sample));
+    if (sample == "in-sample")
+      row.sample = Sample::kIn;
+    else if (sample == "held-out")
+      row.sample = Sample::kHeldOut;
+    else if (sample == "not-comparable")
+      row.sample = Sample::kNotComparable;
+    else
+      entry.fail(fmt::format("\"sample\" must be in-sample, held-out or not-comparable, but is \"{}\"", sample));
     data.published.push_back(std::move(row));
   });
 }
 
-constexpr const char* kConstantNames[] = {
-    "bandwidth_use", "decode_compute_use", "prefill_compute_use", "fixed_us_per_layer", "draft_acceptance",
-    "expert_imbalance", "link_use", "route_correlation", "single_device_fixed_us", "single_device_compute_use",
-    "cpu_bandwidth_use", "cpu_read_share", "cpu_prefill_use", "cpu_fixed_us_per_layer", "aggregated_interference",
-    "stack_tuned", "stack_stock", "stack_rocm", "stack_unknown", "engineer_usd_per_month", "host_link_gbs"};
+constexpr const char* kConstantNames[] = {"bandwidth_use",
+                                          "decode_compute_use",
+                                          "prefill_compute_use",
+                                          "fixed_us_per_layer",
+                                          "draft_acceptance",
+                                          "expert_imbalance",
+                                          "link_use",
+                                          "route_correlation",
+                                          "single_device_fixed_us",
+                                          "single_device_compute_use",
+                                          "cpu_bandwidth_use",
+                                          "cpu_read_share",
+                                          "cpu_prefill_use",
+                                          "cpu_fixed_us_per_layer",
+                                          "aggregated_interference",
+                                          "stack_tuned",
+                                          "stack_stock",
+                                          "stack_rocm",
+                                          "stack_unknown",
+                                          "engineer_usd_per_month",
+                                          "host_link_gbs"};
 
 Status read_constants(const Json& root, const std::string& where, PlanData& data) {
   Reader file(root, where);
@@ -377,7 +413,8 @@ Status read_constants(const Json& root, const std::string& where, PlanData& data
     data.constants.push_back({entry.text("name"), entry.text("unit"), entry.number("value"), entry.source()});
   }));
   for (const char* name : kConstantNames) {
-    const bool there = std::any_of(data.constants.begin(), data.constants.end(), [&](const Constant& c) { return c.name == name; });
+    const bool there =
+        std::any_of(data.constants.begin(), data.constants.end(), [&](const Constant& c) { return c.name == name; });
     if (!there) return {Code::kInvalidArgument, fmt::format("the constant \"{}\" is missing", name), where};
   }
   return {};
@@ -399,20 +436,27 @@ Status no_twins(const std::vector<T>& list, Key key, const std::string& where) {
 
 const char* mark_name(Mark mark) {
   switch (mark) {
-    case Mark::kVendor: return "vendor";
-    case Mark::kThirdParty: return "third party";
-    case Mark::kComputed: return "computed";
-    case Mark::kAssumption: return "assumption";
-    case Mark::kMeasured: return "measured";
+    case Mark::kVendor:
+      return "vendor";
+    case Mark::kThirdParty:
+      return "third party";
+    case Mark::kComputed:
+      return "computed";
+    case Mark::kAssumption:
+      return "assumption";
+    case Mark::kMeasured:
+      return "measured";
   }
   return "unknown";
 }
 
-char mark_letter(Mark mark) { return "VTCAM"[static_cast<int>(mark)]; }
+char mark_letter(Mark mark) {
+  return "VTCAM"[static_cast<int>(mark)];
+}
 
 const std::vector<std::string>& data_file_names() {
-  static const std::vector<std::string> kNames = {"models.json", "gpus.json", "prices.json", "published_throughput.json",
-                                                  "constants.json", "report.html"};
+  static const std::vector<std::string> kNames = {
+      "models.json", "gpus.json", "prices.json", "published_throughput.json", "constants.json", "report.html"};
   return kNames;
 }
 
@@ -436,9 +480,12 @@ Result<PlanData> load_data(const std::map<std::string, std::string>& replaced) {
     NAUTILE_ASSIGN(const Json root, parse_json(text, name));
     NAUTILE_RETURN_IF_ERROR(read(root, name, data));
   }
-  NAUTILE_RETURN_IF_ERROR(no_twins(data.hardware, [](const Hardware& h) { return h.id; }, "gpus.json"));
-  NAUTILE_RETURN_IF_ERROR(no_twins(data.models, [](const ModelEntry& m) { return m.id; }, "models.json"));
-  NAUTILE_RETURN_IF_ERROR(no_twins(data.constants, [](const Constant& c) { return c.name; }, "constants.json"));
+  NAUTILE_RETURN_IF_ERROR(no_twins(
+      data.hardware, [](const Hardware& h) { return h.id; }, "gpus.json"));
+  NAUTILE_RETURN_IF_ERROR(no_twins(
+      data.models, [](const ModelEntry& m) { return m.id; }, "models.json"));
+  NAUTILE_RETURN_IF_ERROR(no_twins(
+      data.constants, [](const Constant& c) { return c.name; }, "constants.json"));
   return data;
 }
 
@@ -500,6 +547,8 @@ const Constant& PlanData::constant_entry(std::string_view name) const {
   std::abort();  // load_data() has checked that every name the code uses is there
 }
 
-double PlanData::constant(std::string_view name) const { return constant_entry(name).value; }
+double PlanData::constant(std::string_view name) const {
+  return constant_entry(name).value;
+}
 
 }  // namespace nautile::plan

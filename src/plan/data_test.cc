@@ -51,7 +51,8 @@ TEST_CASE("every shipped number has a source, a date and a mark") {
 
 TEST_CASE("the split names in-sample and held-out rows before anything is fitted") {
   int in = 0, out = 0;
-  for (const PublishedRow& row : data().published) (row.sample == Sample::kIn ? in : out) += row.sample != Sample::kNotComparable;
+  for (const PublishedRow& row : data().published)
+    (row.sample == Sample::kIn ? in : out) += row.sample != Sample::kNotComparable;
   CHECK(in == 35);
   CHECK(out == 25);
   for (const PublishedRow& row : data().published) {
@@ -64,8 +65,10 @@ TEST_CASE("a broken file is refused with its file and field") {
   CHECK(s.code() == Code::kInvalidArgument);
   CHECK(s.where() == "gpus.json.gpus[0] (h100-sxm)");
   CHECK(s.what().find("memory_gb") != std::string::npos);
-  CHECK(with("gpus.json", "\"memory_gb\": 80", "\"memory_gb\": \"80\"").what().find("must be a number") != std::string::npos);
-  CHECK(with("gpus.json", "\"mem_bw_tbs\": 3.35", "\"mem_bw_tbs\": 3350").what().find("looks like GB/s") != std::string::npos);
+  CHECK(with("gpus.json", "\"memory_gb\": 80", "\"memory_gb\": \"80\"").what().find("must be a number") !=
+        std::string::npos);
+  CHECK(with("gpus.json", "\"mem_bw_tbs\": 3.35", "\"mem_bw_tbs\": 3350").what().find("looks like GB/s") !=
+        std::string::npos);
   CHECK(with("gpus.json", "\"mark\": \"vendor\"", "\"mark\": \"rumour\"").what().find("rumour") != std::string::npos);
   CHECK(with("gpus.json", "\"low\": 1.99", "\"low\": 9.99").what().find("below") != std::string::npos);
   CHECK(with("gpus.json", "planner-gpus/1", "planner-gpus/9").code() == Code::kUnsupported);
@@ -73,8 +76,11 @@ TEST_CASE("a broken file is refused with its file and field") {
   CHECK(with("prices.json", "2026-04-24", "2026-04-31").what().find("not a date") != std::string::npos);
   CHECK(with("constants.json", "bandwidth_use", "bandwith_use").what().find("bandwidth_use") != std::string::npos);
   CHECK(with("published_throughput.json", "in-sample", "in-sample").ok());
-  CHECK(with("published_throughput.json", "\"sample\": \"in-sample\"", "\"sample\": \"maybe\"").what().find("maybe") != std::string::npos);
-  CHECK(with("models.json", "\"compress_ratios\": [\n     128", "\"compress_ratios\": [\n     127").what().find("compress_ratios") != std::string::npos);
+  CHECK(with("published_throughput.json", "\"sample\": \"in-sample\"", "\"sample\": \"maybe\"").what().find("maybe") !=
+        std::string::npos);
+  CHECK(with("models.json", "\"compress_ratios\": [\n     128", "\"compress_ratios\": [\n     127")
+            .what()
+            .find("compress_ratios") != std::string::npos);
 }
 
 TEST_CASE("names: short forms, starts, and the near ones") {
@@ -100,7 +106,8 @@ TEST_CASE("words: counts, dates, sizes") {
   CHECK(date_text(parse_date("2026-11-24", "t").value()) == "2026-11-24");
   CHECK(parse_date("1970-01-02", "t").value() == 1);
   CHECK(parse_date("2024-02-29", "t").ok());
-  for (const char* bad : {"2026-02-29", "2026-13-01", "26-01-01", "2026/01/01", "2026-1-1", "yesterday", ""}) CHECK_FALSE(parse_date(bad, "t").ok());
+  for (const char* bad : {"2026-02-29", "2026-13-01", "26-01-01", "2026/01/01", "2026-1-1", "yesterday", ""})
+    CHECK_FALSE(parse_date(bad, "t").ok());
   for (int64_t day : {0, 59, 60, 11016, 20000, 20781}) CHECK(parse_date(date_text(day), "t").value() == day);
   CHECK(both_units(864'704'792'696) == "864.7 GB (805.3 GiB)");
   CHECK(with_commas(-1234567) == "-1,234,567");

@@ -15,7 +15,9 @@ namespace {
 constexpr double kHoursPerMonth = 730, kStaleDays = 90;
 constexpr double kClearWin = 1.3, kClearLoss = 0.7;
 
-double ratio(double a, double b) { return b > 0 ? a / b : std::numeric_limits<double>::infinity(); }
+double ratio(double a, double b) {
+  return b > 0 ? a / b : std::numeric_limits<double>::infinity();
+}
 
 }  // namespace
 
@@ -29,7 +31,8 @@ Cost cost(const Traffic& traffic, const Rates& rates, const Owner& owner, const 
   c.self_request_full = c.self_hourly / c.capacity_per_hour;
   c.self_request_expected = ratio(c.self_hourly, std::min(traffic.requests_per_hour, c.capacity_per_hour));
   c.hosted_request = (traffic.input_tokens * traffic.hit * hosted.hit + traffic.miss_tokens() * hosted.miss +
-                      traffic.output_tokens() * hosted.output) / 1e6;
+                      traffic.output_tokens() * hosted.output) /
+                     1e6;
   c.break_even_per_hour = ratio(c.self_hourly, c.hosted_request);
   c.break_even_use = c.break_even_per_hour / c.capacity_per_hour;
   c.expected_use = traffic.requests_per_hour / c.capacity_per_hour;
@@ -46,7 +49,8 @@ Cost cost(const Traffic& traffic, const Rates& rates, const Owner& owner, const 
 ServedCost served_cost(const ServedTokens& served, double usd_per_hour, const HostedRate& hosted) {
   ServedCost sum;
   sum.self_usd = usd_per_hour * served.hours;
-  sum.hosted_usd = (served.input_hit * hosted.hit + served.input_miss * hosted.miss + served.output * hosted.output) / 1e6;
+  sum.hosted_usd =
+      (served.input_hit * hosted.hit + served.input_miss * hosted.miss + served.output * hosted.output) / 1e6;
   const double tokens = served.input_hit + served.input_miss + served.output;
   sum.self_usd_per_mtok = tokens > 0 ? sum.self_usd / tokens * 1e6 : 0;
   return sum;
@@ -56,11 +60,13 @@ double kwh_per_mtok(double kw_per_device, double tokens_per_second_device) {
   return kw_per_device * 1e6 / (3600 * tokens_per_second_device);
 }
 
-Result<PriceQuote> quote(const PlanData& data, const std::string& provider, const std::string& model, int64_t today, double peak_share) {
+Result<PriceQuote> quote(const PlanData& data, const std::string& provider, const std::string& model, int64_t today,
+                         double peak_share) {
   std::vector<std::string> providers;
   std::vector<const HostedPrice*> rows, retired;
   for (const HostedPrice& row : data.prices) {
-    if (std::find(providers.begin(), providers.end(), row.provider) == providers.end()) providers.push_back(row.provider);
+    if (std::find(providers.begin(), providers.end(), row.provider) == providers.end())
+      providers.push_back(row.provider);
     if (row.provider != provider) continue;
     NAUTILE_ASSIGN(const int64_t from, parse_date(row.valid_from, "valid_from"));
     int64_t to = std::numeric_limits<int64_t>::max();
@@ -75,13 +81,16 @@ Result<PriceQuote> quote(const PlanData& data, const std::string& provider, cons
     return unknown_name("hosted provider", provider, providers, "--hosted");
   }
   if (rows.empty()) {
-    return Status(Code::kInvalidArgument, fmt::format("{} has no price row for {} on {}", provider, model, date_text(today)),
-                  "--hosted", "see nautile plan sources, or give the price with --hosted-price HIT/MISS/OUTPUT");
+    return Status(Code::kInvalidArgument,
+                  fmt::format("{} has no price row for {} on {}", provider, model, date_text(today)), "--hosted",
+                  "see nautile plan sources, or give the price with --hosted-price HIT/MISS/OUTPUT");
   }
   const HostedPrice *flat = rows.front(), *peak = nullptr;
   for (const HostedPrice* row : rows) {
-    if (row->window == "peak") peak = row;
-    else if (flat->window == "peak" || row->valid_from > flat->valid_from) flat = row;
+    if (row->window == "peak")
+      peak = row;
+    else if (flat->window == "peak" || row->valid_from > flat->valid_from)
+      flat = row;
   }
   PriceQuote found;
   found.provider = provider;
@@ -90,8 +99,9 @@ Result<PriceQuote> quote(const PlanData& data, const std::string& provider, cons
   found.from = flat->valid_from;
   found.source = flat->source;
   if (!flat->miss || !flat->output) {
-    return Status(Code::kInvalidArgument, fmt::format("{}'s row for {} lacks the input or output price", provider, flat->model),
-                  "--hosted", "name another provider, or give the price with --hosted-price HIT/MISS/OUTPUT");
+    return Status(Code::kInvalidArgument,
+                  fmt::format("{}'s row for {} lacks the input or output price", provider, flat->model), "--hosted",
+                  "name another provider, or give the price with --hosted-price HIT/MISS/OUTPUT");
   }
   const double share = peak != nullptr ? peak_share : 0;
   auto mix = [&](const std::optional<double>& low, const std::optional<double>& high, double otherwise) {
@@ -105,7 +115,8 @@ Result<PriceQuote> quote(const PlanData& data, const std::string& provider, cons
   NAUTILE_ASSIGN(const int64_t checked, parse_date(flat->checked, "checked"));
   if (today - checked > kStaleDays) {
     found.stale = true;
-    found.warnings.push_back(fmt::format("price_stale: checked {}, {} days before {}", flat->checked, today - checked, date_text(today)));
+    found.warnings.push_back(
+        fmt::format("price_stale: checked {}, {} days before {}", flat->checked, today - checked, date_text(today)));
   }
   if (!flat->warning.empty()) {
     found.mismatch = true;
@@ -121,12 +132,14 @@ Verdict decide(const Decision& d) {
   if (d.engineers < 0.5) {
     owner.fixed_usd_per_month += d.engineer_usd_per_month;
     fire("no_ops");
-    v.warnings.push_back(fmt::format("no_ops: {} USD a month added for people to run the machines", short_number(d.engineer_usd_per_month)));
+    v.warnings.push_back(fmt::format("no_ops: {} USD a month added for people to run the machines",
+                                     short_number(d.engineer_usd_per_month)));
   }
   if (d.experimental_stack) {
     owner.spare_devices += d.node_devices;
     fire("experimental_stack");
-    v.warnings.push_back(fmt::format("experimental_stack: {} spare devices added for availability", short_number(d.node_devices)));
+    v.warnings.push_back(
+        fmt::format("experimental_stack: {} spare devices added for availability", short_number(d.node_devices)));
   }
   if (d.price_stale) fire("price_stale");
   if (d.model_mismatch) fire("hosted_model_mismatch");
@@ -141,7 +154,8 @@ Verdict decide(const Decision& d) {
   };
   const bool fits = d.owner.devices >= d.devices_needed;
   if (d.residency_required) {
-    return conclude("residency_required", "self-host", 1, "no external API may see the data: self-host, or a host inside the region");
+    return conclude("residency_required", "self-host", 1,
+                    "no external API may see the data: self-host, or a host inside the region");
   }
   if (d.air_gapped || d.custom_weights) {
     return conclude(d.air_gapped ? "air_gapped" : "custom_weights", "self-host", 1,
@@ -149,47 +163,65 @@ Verdict decide(const Decision& d) {
   }
   if (!fits) {
     return conclude("not_fit", "does-not-fit", d.owner.devices / d.devices_needed,
-                    fmt::format("{} devices do not hold the model; {} do", short_number(d.owner.devices), short_number(d.devices_needed)));
+                    fmt::format("{} devices do not hold the model; {} do", short_number(d.owner.devices),
+                                short_number(d.devices_needed)));
   }
   if (d.traffic.mtok_per_day() < d.small_mtok_per_day) {
     return conclude("eval_or_small", "hosted", d.traffic.mtok_per_day() / d.small_mtok_per_day,
-                    fmt::format("{} million tokens a day is below {}", short_number(d.traffic.mtok_per_day()), short_number(d.small_mtok_per_day)));
+                    fmt::format("{} million tokens a day is below {}", short_number(d.traffic.mtok_per_day()),
+                                short_number(d.small_mtok_per_day)));
   }
   if (d.peak_to_mean > d.spiky_ratio && !d.scale_to_zero) {
-    return conclude("spiky", "hosted", d.peak_to_mean / d.spiky_ratio,
-                    fmt::format("peak hours are {} times the mean and nothing scales to zero", short_number(d.peak_to_mean)));
+    return conclude(
+        "spiky", "hosted", d.peak_to_mean / d.spiky_ratio,
+        fmt::format("peak hours are {} times the mean and nothing scales to zero", short_number(d.peak_to_mean)));
   }
-  if (d.needed_user_tps > 0 && d.hosted_user_tps > 0 && d.hosted_user_tps < d.needed_user_tps && d.plan_user_tps >= d.needed_user_tps) {
-    return conclude("latency_override", "self-host", d.needed_user_tps / d.hosted_user_tps,
-                    fmt::format("{} tok/s a user is needed; hosted gives {}, the plan {}", short_number(d.needed_user_tps),
-                                short_number(d.hosted_user_tps), short_number(d.plan_user_tps)));
+  if (d.needed_user_tps > 0 && d.hosted_user_tps > 0 && d.hosted_user_tps < d.needed_user_tps &&
+      d.plan_user_tps >= d.needed_user_tps) {
+    return conclude(
+        "latency_override", "self-host", d.needed_user_tps / d.hosted_user_tps,
+        fmt::format("{} tok/s a user is needed; hosted gives {}, the plan {}", short_number(d.needed_user_tps),
+                    short_number(d.hosted_user_tps), short_number(d.plan_user_tps)));
   }
-  const double margin = ratio(v.cost.expected_use, v.cost.break_even_use);
-  const std::string why = fmt::format("expected use {:.0f}% against break-even {:.0f}% of capacity", 100 * v.cost.expected_use, 100 * v.cost.break_even_use);
-  if (v.cost.expected_use > 1 && margin >= kClearWin) {
-    return conclude("u_expected", "self-host", margin, why + fmt::format("; above 100%: {} devices carry the load",
-                    std::ceil(v.cost.expected_use * d.owner.devices)));
+  // Above its capacity a machine is joined by more of its kind: each is then fully used, and the break-even use stays.
+  const double use = std::min(1.0, v.cost.expected_use);
+  const double margin = ratio(use, v.cost.break_even_use);
+  std::string why = fmt::format("expected use {:.0f}% against break-even {:.0f}% of capacity",
+                                100 * v.cost.expected_use, 100 * v.cost.break_even_use);
+  if (v.cost.expected_use > 1) {
+    why += fmt::format(" ({} devices carry the load)", short_number(std::ceil(v.cost.expected_use * d.owner.devices)));
   }
-  if (v.cost.break_even_use > 1 && margin < kClearWin) {
-    return conclude("u_expected", margin >= kClearLoss ? "pilot" : "hosted", margin, why + ": never pays on this hardware at this stack");
-  }
+  if (v.cost.break_even_use > 1)
+    return conclude("u_expected", "hosted", margin, why + ": self-hosting never pays on this hardware at this stack");
   if (margin >= kClearWin) return conclude("u_expected", "self-host", margin, why);
-  if (margin >= kClearLoss) return conclude("u_expected", "pilot", margin, why + ": too close, pilot it and run plan calibrate");
+  if (margin >= kClearLoss)
+    return conclude("u_expected", "pilot", margin, why + ": too close, pilot it and run plan calibrate");
   return conclude("u_expected", "hosted", margin, why);
 }
 
 bool set_input(Decision& d, const std::string& input, double value) {
-  if (input == "residency_required") d.residency_required = value != 0;
-  else if (input == "air_gapped") d.air_gapped = value != 0;
-  else if (input == "custom_weights") d.custom_weights = value != 0;
-  else if (input == "scale_to_zero") d.scale_to_zero = value != 0;
-  else if (input == "devices") d.owner.devices = value;
-  else if (input == "requests_per_hour") d.traffic.requests_per_hour = value;
-  else if (input == "multiplier") d.traffic.multiplier = value;
-  else if (input == "usd_per_device_hour") d.owner.usd_per_device_hour = value;
-  else if (input == "stack_factor") d.owner.stack_factor = value;
-  else if (input == "peak_to_mean") d.peak_to_mean = value;
-  else if (input == "needed_user_tps") d.needed_user_tps = value;
+  if (input == "residency_required")
+    d.residency_required = value != 0;
+  else if (input == "air_gapped")
+    d.air_gapped = value != 0;
+  else if (input == "custom_weights")
+    d.custom_weights = value != 0;
+  else if (input == "scale_to_zero")
+    d.scale_to_zero = value != 0;
+  else if (input == "devices")
+    d.owner.devices = value;
+  else if (input == "requests_per_hour")
+    d.traffic.requests_per_hour = value;
+  else if (input == "multiplier")
+    d.traffic.multiplier = value;
+  else if (input == "usd_per_device_hour")
+    d.owner.usd_per_device_hour = value;
+  else if (input == "stack_factor")
+    d.owner.stack_factor = value;
+  else if (input == "peak_to_mean")
+    d.peak_to_mean = value;
+  else if (input == "needed_user_tps")
+    d.needed_user_tps = value;
   else if (input == "hosted_price_scale") {
     d.hosted.hit *= value;
     d.hosted.miss *= value;
@@ -238,7 +270,8 @@ Verdict decide_with_flip(const Decision& decision) {
     if (knob.is_switch) {
       // A condition that decided the verdict is the first thing to question; others are not turned on to flip it.
       if (knob.now != 0 && verdict.rule == knob.input && flips(knob, 0)) offer(knob, 0, 0);
-      if (std::string_view(knob.input) == "scale_to_zero" && verdict.rule == "spiky" && flips(knob, 1)) offer(knob, 1, 1e-9);
+      if (std::string_view(knob.input) == "scale_to_zero" && verdict.rule == "spiky" && flips(knob, 1))
+        offer(knob, 1, 1e-9);
       continue;
     }
     if (knob.whole) {
@@ -278,7 +311,8 @@ Verdict decide_with_flip(const Decision& decision) {
   } else if (flip.input == verdict.rule || flip.input == "scale_to_zero") {
     flip.text = fmt::format("{} = {} gives \"{}\"", flip.input, flip.to != 0 ? "yes" : "no", choice);
   } else {
-    flip.text = fmt::format("{} {} instead of {} gives \"{}\"", flip.input, short_number(flip.to), short_number(flip.from), choice);
+    flip.text = fmt::format("{} {} instead of {} gives \"{}\"", flip.input, short_number(flip.to),
+                            short_number(flip.from), choice);
   }
   return verdict;
 }

@@ -15,10 +15,10 @@ namespace nautile::plan {
 
 // One kind of request.
 struct Traffic {
-  double input_tokens = 0;     // a request
-  double visible_tokens = 0;   // of the answer
-  double multiplier = 1;       // of the reasoning mode: output = visible * multiplier
-  double hit = 0;              // share of the input that is in the prefix cache, 0..1
+  double input_tokens = 0;    // a request
+  double visible_tokens = 0;  // of the answer
+  double multiplier = 1;      // of the reasoning mode: output = visible * multiplier
+  double hit = 0;             // share of the input that is in the prefix cache, 0..1
   double requests_per_hour = 0;
   double output_tokens() const { return visible_tokens * multiplier; }
   double miss_tokens() const { return input_tokens * (1 - hit); }
@@ -50,8 +50,8 @@ struct Cost {
   double self_request_full = 0;      // USD a request at full use
   double self_request_expected = 0;  // at the expected requests; infinite without any
   double hosted_request = 0;
-  double break_even_per_hour = 0;    // requests an hour
-  double break_even_use = 0;         // of capacity; above 1: never pays here
+  double break_even_per_hour = 0;  // requests an hour
+  double break_even_use = 0;       // of capacity; above 1: never pays here
   double expected_use = 0;
   double self_mtok_input = 0, self_mtok_output = 0, self_mtok_total = 0;  // USD per million tokens at full use
   double hosted_mtok_total = 0;
@@ -59,7 +59,8 @@ struct Cost {
 };
 Cost cost(const Traffic& traffic, const Rates& rates, const Owner& owner, const HostedRate& hosted);
 
-// Cost of serving so far: an owner's rate per hour against the same tokens at a hosted row. For the engine's status page.
+// Cost of serving so far: an owner's rate per hour against the same tokens at a hosted row. For the engine's status
+// page.
 struct ServedTokens {
   double input_hit = 0, input_miss = 0, output = 0, hours = 0;
 };
@@ -89,16 +90,16 @@ struct Decision {
   Owner owner;
   HostedRate hosted;
   bool residency_required = false, air_gapped = false, custom_weights = false;
-  double devices_needed = 1;      // the smallest count that fits
-  double peak_to_mean = 1;        // of hourly traffic
+  double devices_needed = 1;  // the smallest count that fits
+  double peak_to_mean = 1;    // of hourly traffic
   bool scale_to_zero = false;
-  double needed_user_tps = 0;     // 0: none
-  double plan_user_tps = 0;       // what the plan gives one user
-  double hosted_user_tps = 0;     // the best the hosted row gives; 0: unknown
-  double engineers = 1;           // who look after the machines
+  double needed_user_tps = 0;  // 0: none
+  double plan_user_tps = 0;    // what the plan gives one user
+  double hosted_user_tps = 0;  // the best the hosted row gives; 0: unknown
+  double engineers = 1;        // who look after the machines
   double engineer_usd_per_month = 0;
   bool experimental_stack = false;
-  double node_devices = 0;        // the spare added for an experimental stack
+  double node_devices = 0;                          // the spare added for an experimental stack
   double small_mtok_per_day = 50, spiky_ratio = 4;  // thresholds
   bool price_stale = false, model_mismatch = false;
 };
@@ -106,14 +107,14 @@ struct Decision {
 struct Flip {
   std::string input;  // empty: no single input flips the verdict
   double from = 0, to = 0;
-  std::string text;   // for a person
+  std::string text;  // for a person
 };
 
 struct Verdict {
   std::string rule, choice, reason;  // choice: self-host, hosted, pilot, does-not-fit
   double margin = 0;                 // the rule's own ratio, 1 = on the edge
   Flip flip;
-  std::vector<std::string> warnings; // rules 8 to 10 as they fired
+  std::vector<std::string> warnings;  // rules 8 to 10 as they fired
   std::vector<std::string> rules_fired;
   Cost cost;
 };

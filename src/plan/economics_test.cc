@@ -17,7 +17,9 @@ const PlanData& data() {
   static const PlanData kData = load_data().value();
   return kData;
 }
-int64_t day(const char* text) { return parse_date(text, "test").value(); }
+int64_t day(const char* text) {
+  return parse_date(text, "test").value();
+}
 
 Decision example() {
   Decision d;
@@ -38,7 +40,8 @@ TEST_CASE("the worked example") {
   CHECK(c.capacity_per_hour == doctest::Approx(6915).epsilon(0.001));
   CHECK(c.hosted_request == doctest::Approx(0.01192).epsilon(0.001));
   for (auto [rate, self, per_hour, use, mtok] : {std::tuple{6.0, 0.00347, 2013.0, 0.29, 1604.0},
-                                                 {3.96, 0.00229, 1329.0, 0.19, 1059.0}, {2.652, 0.00153, 890.0, 0.13, 709.0}}) {
+                                                 {3.96, 0.00229, 1329.0, 0.19, 1059.0},
+                                                 {2.652, 0.00153, 890.0, 0.13, 709.0}}) {
     d.owner.usd_per_device_hour = rate;
     c = cost(d.traffic, d.rates, d.owner, d.hosted);
     CHECK(c.self_request_full == doctest::Approx(self).epsilon(0.003));
@@ -84,13 +87,23 @@ TEST_CASE("each rule fires on its own condition") {
   CHECK(rule([](Decision& d) { d.devices_needed = 5; }) == "not_fit");
   CHECK(rule([](Decision& d) { d.traffic.requests_per_hour = 10; }) == "eval_or_small");
   CHECK(rule([](Decision& d) { d.peak_to_mean = 5; }) == "spiky");
-  CHECK(rule([](Decision& d) { d.needed_user_tps = 200; d.plan_user_tps = 210; d.hosted_user_tps = 171; }) == "latency_override");
+  CHECK(rule([](Decision& d) {
+          d.needed_user_tps = 200;
+          d.plan_user_tps = 210;
+          d.hosted_user_tps = 171;
+        }) == "latency_override");
   CHECK(decide(example()).choice == "pilot");  // 2,500 requests an hour against 2,013
   Decision d = example();
   d.traffic.requests_per_hour = 4000;
   CHECK(decide(d).choice == "self-host");
   d.traffic.requests_per_hour = 1000;
   CHECK(decide(d).choice == "hosted");
+  // Above 100% the break-even counts, not how far above: at a stack factor of 4 nothing pays.
+  Decision crowded = example();
+  crowded.traffic.requests_per_hour = 1e6;
+  CHECK(decide(crowded).choice == "self-host");
+  crowded.owner.stack_factor = 4;
+  CHECK(decide(crowded).choice == "hosted");
   d.engineers = 0;
   d.engineer_usd_per_month = 8000;
   CHECK(decide(d).cost.self_hourly == doctest::Approx(24 + 8000.0 / 730));
@@ -149,7 +162,7 @@ TEST_CASE("flipping the named input flips the verdict: 1,000 random decisions th
     }
   }
   CHECK(named == 1000);
-  CHECK(i < 1400);  // the rest need two inputs to change at once
+  CHECK(i < 1600);  // the rest need two inputs to change at once
   CHECK(inputs.size() >= 6);
   CHECK(rules.size() >= 7);
 }

@@ -18,7 +18,8 @@ Status bad(const std::string& flag, std::string what, std::string fix = {}) {
 
 Status share(const char* flag, double value) {
   if (value >= 0 && value <= 1) return {};
-  const std::string fix = value > 1 && value <= 100 ? fmt::format("did you mean {:g}?", value / 100) : "give a number from 0 to 1";
+  const std::string fix =
+      value > 1 && value <= 100 ? fmt::format("did you mean {:g}?", value / 100) : "give a number from 0 to 1";
   return bad(flag, fmt::format("{:g} is not a share of 1", value), fix);
 }
 
@@ -30,27 +31,39 @@ Status positive(const char* flag, double value, bool zero_allowed) {
 Status check(const Request& r, const ModelEntry& entry) {
   const int64_t longest = entry.config.max_positions;
   if (r.context < 1 || r.context > longest) {
-    return bad("--ctx", fmt::format("{} tokens is outside 1 to {}, the model's longest context", with_commas(r.context), with_commas(longest)));
+    return bad("--ctx", fmt::format("{} tokens is outside 1 to {}, the model's longest context", with_commas(r.context),
+                                    with_commas(longest)));
   }
   NAUTILE_RETURN_IF_ERROR(positive("--in", r.input_tokens, false));
   NAUTILE_RETURN_IF_ERROR(positive("--out", r.visible_tokens, false));
   if (r.input_tokens > static_cast<double>(longest)) {
-    return bad("--in", fmt::format("{} tokens do not go into a context of {}", with_commas(static_cast<int64_t>(r.input_tokens)), with_commas(longest)));
+    return bad("--in", fmt::format("{} tokens do not go into a context of {}",
+                                   with_commas(static_cast<int64_t>(r.input_tokens)), with_commas(longest)));
   }
   NAUTILE_RETURN_IF_ERROR(share("--hit", r.hit));
   NAUTILE_RETURN_IF_ERROR(share("--interference", r.interference));
   NAUTILE_RETURN_IF_ERROR(share("--route-correlation", r.route_correlation));
   if (r.interference > 0.95) return bad("--interference", "leaves nothing of the devices", "give a share below 0.95");
   if (r.peak_share != -1) NAUTILE_RETURN_IF_ERROR(share("--tz-mix", r.peak_share));
-  const std::tuple<const char*, double> rest[] = {
-      {"--users", r.users}, {"--requests-per-user", r.requests_per_user_hour}, {"--requests-per-hour", r.requests_per_hour},
-      {"--min-tps", r.min_tps}, {"--need-tps", r.needed_tps}, {"--rate", r.rate}, {"--kwh-price", r.kwh_usd},
-      {"--engineers", r.engineers}, {"--multiplier", r.multiplier}, {"--memory-gb", r.memory_gb}, {"--stack-factor", r.stack_factor}};
+  const std::tuple<const char*, double> rest[] = {{"--users", r.users},
+                                                  {"--requests-per-user", r.requests_per_user_hour},
+                                                  {"--requests-per-hour", r.requests_per_hour},
+                                                  {"--min-tps", r.min_tps},
+                                                  {"--need-tps", r.needed_tps},
+                                                  {"--rate", r.rate},
+                                                  {"--kwh-price", r.kwh_usd},
+                                                  {"--engineers", r.engineers},
+                                                  {"--multiplier", r.multiplier},
+                                                  {"--memory-gb", r.memory_gb},
+                                                  {"--stack-factor", r.stack_factor}};
   for (const auto& [flag, value] : rest) NAUTILE_RETURN_IF_ERROR(positive(flag, value, true));
-  if (r.rate > 1000) return bad("--rate", fmt::format("{:g} USD per device and hour looks like a monthly price", r.rate), fmt::format("per hour that is {:.2f}", r.rate / 730));
+  if (r.rate > 1000)
+    return bad("--rate", fmt::format("{:g} USD per device and hour looks like a monthly price", r.rate),
+               fmt::format("per hour that is {:.2f}", r.rate / 730));
   if (r.memory_gb > 100000) return bad("--memory-gb", fmt::format("{:g} GB looks like megabytes", r.memory_gb));
   if (r.peak_to_mean < 1) return bad("--peak-to-mean", "the peak hour is never below the mean", "give 1 or more");
-  if (r.multiplier != 0 && r.multiplier < 1) return bad("--multiplier", "a mode writes at least the visible answer", "give 1 or more");
+  if (r.multiplier != 0 && r.multiplier < 1)
+    return bad("--multiplier", "a mode writes at least the visible answer", "give 1 or more");
   if (r.stack_factor != 0 && r.stack_factor < 1) return bad("--stack-factor", "1 is the ideal stack", "give 1 or more");
   if (r.hosted_price) {
     for (double value : {r.hosted_price->hit, r.hosted_price->miss, r.hosted_price->output}) {
@@ -124,7 +137,8 @@ void add_changes(Fit& fit, const Load& load, const Machine& machine) {
       const int64_t middle = (low + high) / 2;
       (try_load(load.format, middle) ? low : high) = middle;
     }
-    fit.changes.push_back(fmt::format("context {} instead of {}", with_commas(low / 1024 * 1024), with_commas(load.context)));
+    fit.changes.push_back(
+        fmt::format("context {} instead of {}", with_commas(low / 1024 * 1024), with_commas(load.context)));
   }
   if (load.format == WeightFormat::kOfficial && try_load(WeightFormat::kOfficialNoMtp, load.context)) {
     fit.changes.push_back("drop the MTP block: --format official-no-mtp");
@@ -133,24 +147,30 @@ void add_changes(Fit& fit, const Load& load, const Machine& machine) {
     const char* unit = machine.placement == Placement::kCpu ? "sockets" : "devices";
     fit.changes.push_back(fit.min_devices == fit.practical_devices
                               ? fmt::format("{} {} of {}", fit.min_devices, unit, machine.device.id)
-                              : fmt::format("{} {} of {} ({} in practice)", fit.min_devices, unit, machine.device.id, fit.practical_devices));
+                              : fmt::format("{} {} of {} ({} in practice)", fit.min_devices, unit, machine.device.id,
+                                            fit.practical_devices));
   }
   int64_t best = weight_bytes(*load.model, load.format);
   const WeightFormatName* smaller = nullptr;
   for (const auto& format : weight_formats()) {
     const int64_t bytes = weight_bytes(*load.model, format.format);
-    if (bytes >= best || format.format == WeightFormat::kOfficialNoMtp || !try_load(format.format, load.context)) continue;
+    if (bytes >= best || format.format == WeightFormat::kOfficialNoMtp || !try_load(format.format, load.context))
+      continue;
     // The largest format that fits changes the model least.
     if (smaller == nullptr || bytes > weight_bytes(*load.model, smaller->format)) smaller = &format;
   }
-  if (smaller != nullptr) fit.changes.push_back(fmt::format("--format {}: {}", smaller->id, both_units(weight_bytes(*load.model, smaller->format))));
-  const double least = static_cast<double>(weight_bytes(*load.model, load.format) + kv_bytes(*load.model, load.context, load.kv));
+  if (smaller != nullptr)
+    fit.changes.push_back(
+        fmt::format("--format {}: {}", smaller->id, both_units(weight_bytes(*load.model, smaller->format))));
+  const double least =
+      static_cast<double>(weight_bytes(*load.model, load.format) + kv_bytes(*load.model, load.context, load.kv));
   if (machine.placement != Placement::kDevices || machine.device.device_class == DeviceClass::kUnified) {
     const Hardware& home = machine.host ? *machine.host : machine.device;
     const int count = machine.host ? machine.sockets : machine.devices;
     const double gb = std::ceil((least / count + machine.reserve_bytes) / machine.usable_fraction / 1e9);
     fit.changes.push_back(fmt::format("{} with {:.0f} GB of memory each", home.id, gb));
-    if (machine.ssd_read_gbs == 0) fit.changes.push_back("stream the experts that do not fit from disk: --ssd nvme-gen5 (slow)");
+    if (machine.ssd_read_gbs == 0)
+      fit.changes.push_back("stream the experts that do not fit from disk: --ssd nvme-gen5 (slow)");
   }
 }
 
@@ -165,28 +185,48 @@ void add_assumptions(Plan& plan) {
   };
   const Hardware& hw = plan.machine.device;
   add("model config", plan.entry->id, plan.entry->source);
-  add("weight and cache bytes", fmt::format("{} and {} per sequence", both_units(plan.fit.weights_bytes), both_units(plan.fit.kv_bytes)),
+  add("weight and cache bytes",
+      fmt::format("{} and {} per sequence", both_units(plan.fit.weights_bytes), both_units(plan.fit.kv_bytes)),
       {Mark::kComputed, "the config, tensor by tensor", plan.entry->source.date});
-  add(hw.id, fmt::format("{:g} GB, {:g} TB/s, {:g}/{:g}/{:g} TFLOPS FP4/FP8/BF16", hw.memory_gb, hw.bandwidth_tbs, hw.fp4_tflops, hw.fp8_tflops, hw.bf16_tflops), hw.source);
-  if (hw.compute_source.text != hw.source.text) add(hw.id + " peak", fmt::format("{:g} TFLOPS BF16", hw.bf16_tflops), hw.compute_source);
+  add(hw.id,
+      fmt::format("{:g} GB, {:g} TB/s, {:g}/{:g}/{:g} TFLOPS FP4/FP8/BF16", hw.memory_gb, hw.bandwidth_tbs,
+                  hw.fp4_tflops, hw.fp8_tflops, hw.bf16_tflops),
+      hw.source);
+  if (hw.compute_source.text != hw.source.text)
+    add(hw.id + " peak", fmt::format("{:g} TFLOPS BF16", hw.bf16_tflops), hw.compute_source);
   if (plan.machine.host) {
     const Hardware& host = *plan.machine.host;
-    add(host.id, fmt::format("{:g} GB, {:g} TB/s, {:g} TFLOPS BF16", host.memory_gb, host.bandwidth_tbs, host.bf16_tflops), host.source);
+    add(host.id,
+        fmt::format("{:g} GB, {:g} TB/s, {:g} TFLOPS BF16", host.memory_gb, host.bandwidth_tbs, host.bf16_tflops),
+        host.source);
   }
-  add("usable memory", fmt::format("{:.0f}% less {:g} GB", 100 * data.usable_fraction, data.reserve_gb), data.usable_source);
+  add("usable memory", fmt::format("{:.0f}% less {:g} GB", 100 * data.usable_fraction, data.reserve_gb),
+      data.usable_source);
   if (plan.machine.placement != Placement::kDevices) {
-    for (const char* name : {"cpu_bandwidth_use", "cpu_read_share", "cpu_prefill_use", "cpu_fixed_us_per_layer"}) constant(name);
+    for (const char* name : {"cpu_bandwidth_use", "cpu_read_share", "cpu_prefill_use", "cpu_fixed_us_per_layer"})
+      constant(name);
   }
   if (plan.machine.placement != Placement::kCpu) {
     const bool single = hw.device_class == DeviceClass::kUnified && plan.machine.devices == 1;
-    for (const char* name : {"bandwidth_use", "prefill_compute_use", "draft_acceptance", "expert_imbalance", "link_use"}) constant(name);
+    for (const char* name :
+         {"bandwidth_use", "prefill_compute_use", "draft_acceptance", "expert_imbalance", "link_use"})
+      constant(name);
     constant(single ? "single_device_fixed_us" : "fixed_us_per_layer");
     constant(single ? "single_device_compute_use" : "decode_compute_use");
   }
-  add("mode multiplier", fmt::format("{:g}", plan.multiplier), plan.request.multiplier > 0 ? Source{Mark::kAssumption, "--multiplier", date_text(plan.request.today)} : data.modes_source);
-  if (plan.usd_per_device_hour > 0) add("rate", fmt::format("{:.3f} USD per device and hour", plan.usd_per_device_hour), plan.rate_source);
-  if (plan.price) add("hosted price", fmt::format("{:.4f}/{:.4f}/{:.4f} USD per Mtok hit/miss/output", plan.price->rate.hit, plan.price->rate.miss, plan.price->rate.output), plan.price->source);
-  add("electricity", fmt::format("{:g} USD/kWh", plan.kwh_usd), plan.request.kwh_usd > 0 ? Source{Mark::kAssumption, "--kwh-price", date_text(plan.request.today)} : data.kwh_source);
+  add("mode multiplier", fmt::format("{:g}", plan.multiplier),
+      plan.request.multiplier > 0 ? Source{Mark::kAssumption, "--multiplier", date_text(plan.request.today)}
+                                  : data.modes_source);
+  if (plan.usd_per_device_hour > 0)
+    add("rate", fmt::format("{:.3f} USD per device and hour", plan.usd_per_device_hour), plan.rate_source);
+  if (plan.price)
+    add("hosted price",
+        fmt::format("{:.4f}/{:.4f}/{:.4f} USD per Mtok hit/miss/output", plan.price->rate.hit, plan.price->rate.miss,
+                    plan.price->rate.output),
+        plan.price->source);
+  add("electricity", fmt::format("{:g} USD/kWh", plan.kwh_usd),
+      plan.request.kwh_usd > 0 ? Source{Mark::kAssumption, "--kwh-price", date_text(plan.request.today)}
+                               : data.kwh_source);
 }
 
 Status add_speed(Plan& plan) {
@@ -217,7 +257,8 @@ Status add_speed(Plan& plan) {
   plan.prefill_devices = plan.machine.devices * prefill / (prefill + decode);
   plan.decode_devices = plan.machine.devices - plan.prefill_devices;
   if (plan.chosen->user_tps < plan.request.min_tps) {
-    plan.warnings.push_back(fmt::format("no point gives one user {} tok/s; the fastest gives {}", short_number(plan.request.min_tps), short_number(plan.chosen->user_tps)));
+    plan.warnings.push_back(fmt::format("no point gives one user {} tok/s; the fastest gives {}",
+                                        short_number(plan.request.min_tps), short_number(plan.chosen->user_tps)));
   }
   return {};
 }
@@ -242,10 +283,19 @@ Status add_money(Plan& plan) {
   }
   plan.kw_all_in = hw.all_in_kw > 0;
   plan.kw_per_device = plan.kw_all_in ? hw.all_in_kw : hw.tdp_w / 1000 * data.pue;
-  if (plan.machine.host) plan.kw_per_device += plan.machine.host->tdp_w / 1000 * data.pue * plan.machine.sockets / plan.machine.devices;
+  if (plan.machine.host)
+    plan.kw_per_device += plan.machine.host->tdp_w / 1000 * data.pue * plan.machine.sockets / plan.machine.devices;
   plan.kwh_usd = r.kwh_usd > 0 ? r.kwh_usd : data.kwh_usd;
   if (r.hosted_price) {
-    plan.price = PriceQuote{*r.hosted_price, "given", r.model, date_text(r.today), date_text(r.today), {Mark::kAssumption, "--hosted-price", date_text(r.today)}, {}, false, false};
+    plan.price = PriceQuote{*r.hosted_price,
+                            "given",
+                            r.model,
+                            date_text(r.today),
+                            date_text(r.today),
+                            {Mark::kAssumption, "--hosted-price", date_text(r.today)},
+                            {},
+                            false,
+                            false};
   } else {
     std::string short_model = plan.entry->id;
     if (short_model.starts_with("deepseek-")) short_model.erase(0, 9);
@@ -281,7 +331,9 @@ void add_verdict(Plan& plan) {
   if (!plan.price || plan.usd_per_device_hour == 0) return;
   Decision d;
   d.traffic = {r.input_tokens, r.visible_tokens, plan.multiplier, r.hit,
-               r.requests_per_hour > 0 ? r.requests_per_hour : r.users > 0 ? r.users * r.requests_per_user_hour : 1000};
+               r.requests_per_hour > 0 ? r.requests_per_hour
+               : r.users > 0           ? r.users * r.requests_per_user_hour
+                                       : 1000};
   // A machine that is too small is priced at the count that holds the model, so that the flip has numbers to stand on.
   Machine machine = plan.machine;
   std::optional<Operating> point = plan.chosen;
@@ -296,7 +348,8 @@ void add_verdict(Plan& plan) {
   Tuning ideal = plan.tuning;
   const double stack = ideal.stack_factor;
   const double whole = machine.placement == Placement::kDevices ? 1 : machine.devices;
-  d.rates.prefill = prefill_rate(plan.load_of(), machine, static_cast<int64_t>(r.input_tokens), plan.tuning) * stack / whole;
+  d.rates.prefill =
+      prefill_rate(plan.load_of(), machine, static_cast<int64_t>(r.input_tokens), plan.tuning) * stack / whole;
   d.rates.decode = point->device_tps * stack;
   d.owner.devices = plan.machine.devices;
   d.owner.usd_per_device_hour = plan.usd_per_device_hour;
@@ -314,7 +367,8 @@ void add_verdict(Plan& plan) {
   d.plan_user_tps = plan.front.empty() ? 0 : plan.front.back().user_tps;
   const std::string short_model = plan.entry->id.starts_with("deepseek-") ? plan.entry->id.substr(9) : plan.entry->id;
   for (const PublishedRow& row : data.published) {
-    if (row.hardware.starts_with("hosted:") && row.model == short_model) d.hosted_user_tps = std::max(d.hosted_user_tps, row.value);
+    if (row.hardware.starts_with("hosted:") && row.model == short_model)
+      d.hosted_user_tps = std::max(d.hosted_user_tps, row.value);
   }
   d.engineers = r.engineers;
   d.engineer_usd_per_month = data.constant("engineer_usd_per_month");
@@ -356,7 +410,9 @@ Result<Machine> parse_machine(const PlanData& data, const Request& request) {
     auto [end, error] = std::from_chars(request.ssd.data(), request.ssd.data() + request.ssd.size(), gbs);
     if (error == std::errc() && end == request.ssd.data() + request.ssd.size()) {
       if (gbs <= 0) return bad("--ssd", fmt::format("{:g} GB/s is not above zero", gbs));
-      if (gbs > 200) return bad("--ssd", fmt::format("{:g} GB/s looks like MB/s", gbs), fmt::format("did you mean {:g}?", gbs / 1000));
+      if (gbs > 200)
+        return bad("--ssd", fmt::format("{:g} GB/s looks like MB/s", gbs),
+                   fmt::format("did you mean {:g}?", gbs / 1000));
       machine.ssd_read_gbs = gbs;
     } else {
       NAUTILE_ASSIGN(const Storage* disk, data.disk(request.ssd));
@@ -379,7 +435,8 @@ Fit fit_of(const Load& load, const Machine& machine) {
   for (int64_t context : {int64_t{8192}, int64_t{131072}, int64_t{1048576}}) {
     Load at = load;
     at.context = std::min<int64_t>(context, load.model->config.max_positions);
-    fit.at.push_back({at.context, std::max(max_sequences(at, machine, Layout::kTp), max_sequences(at, machine, Layout::kDep)),
+    fit.at.push_back({at.context,
+                      std::max(max_sequences(at, machine, Layout::kTp), max_sequences(at, machine, Layout::kDep)),
                       kv_bytes(*load.model, at.context, load.kv)});
   }
   Machine counted = machine;
@@ -416,11 +473,13 @@ Result<Plan> make_plan(const PlanData& data, const Request& request) {
   if (request.stack_factor > 0) plan.tuning.stack_factor = request.stack_factor;
   const double needed = request.input_tokens + request.visible_tokens * plan.multiplier;
   if (needed > static_cast<double>(request.context)) {
-    plan.warnings.push_back(fmt::format("input and answer take {} tokens, more than the context of {}: speed is for the context",
-                                        with_commas(static_cast<int64_t>(needed)), with_commas(request.context)));
+    plan.warnings.push_back(
+        fmt::format("input and answer take {} tokens, more than the context of {}: speed is for the context",
+                    with_commas(static_cast<int64_t>(needed)), with_commas(request.context)));
   }
   if (request.mode == "max" && request.context < data.max_mode_context) {
-    plan.warnings.push_back(fmt::format("Max mode is recommended with a context of {} or more", with_commas(data.max_mode_context)));
+    plan.warnings.push_back(
+        fmt::format("Max mode is recommended with a context of {} or more", with_commas(data.max_mode_context)));
   }
   plan.fit = fit_of(plan.load_of(), plan.machine);
   if (!plan.fit.fits) {
@@ -431,7 +490,9 @@ Result<Plan> make_plan(const PlanData& data, const Request& request) {
       Load load = plan.load_of();
       load.model = &model;
       const bool fits = weight_bytes(model, load.format) < plan.fit.weights_bytes && fit_of(load, plan.machine).fits;
-      if (fits) plan.fit.changes.push_back(fmt::format("--model {}: {}", other.id, both_units(weight_bytes(model, load.format))));
+      if (fits)
+        plan.fit.changes.push_back(
+            fmt::format("--model {}: {}", other.id, both_units(weight_bytes(model, load.format))));
     }
   }
   NAUTILE_RETURN_IF_ERROR(add_speed(plan));

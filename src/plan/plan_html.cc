@@ -10,8 +10,10 @@ namespace {
 std::string script_json(const Json& json) {
   std::string out;
   for (char c : json.dump()) {
-    if (c == '<') out += "\\u003c";
-    else out += c;
+    if (c == '<')
+      out += "\\u003c";
+    else
+      out += c;
   }
   return out;
 }
@@ -53,7 +55,8 @@ Result<std::string> plan_html(const Plan& plan) {
   for (const ModeRow& mode : plan.data->modes) modes[mode.id] = mode.multiplier;
   numbers["modes"] = modes;
   std::string page(shipped_file("report.html"));
-  const bool whole = replace(page, "/*NUMBERS*/null", script_json(numbers)) && replace(page, "<!--FIGURES-->", plan_svg(plan));
+  const bool whole =
+      replace(page, "/*NUMBERS*/null", script_json(numbers)) && replace(page, "<!--FIGURES-->", plan_svg(plan));
   if (!whole) return Status(Code::kInternal, "the page template lacks a mark", "report.html");
   return page;
 }

@@ -15,8 +15,12 @@ Json point_json(const Operating& point) {
           {"tpot_ms", 1000 / point.user_tps},
           {"step_ms", 1000 * s.total},
           {"bottleneck", s.bottleneck()},
-          {"shares", {{"fixed", (s.fixed + s.draft) / s.total}, {"memory", s.memory / s.total}, {"compute", s.compute / s.total},
-                      {"communication", s.communication / s.total}, {"storage", s.storage / s.total}}}};
+          {"shares",
+           {{"fixed", (s.fixed + s.draft) / s.total},
+            {"memory", s.memory / s.total},
+            {"compute", s.compute / s.total},
+            {"communication", s.communication / s.total},
+            {"storage", s.storage / s.total}}}};
 }
 
 Json source_json(const Source& source) {
@@ -84,16 +88,28 @@ Json plan_json(const Plan& plan) {
                    {"break_even_use", c.break_even_use},
                    {"expected_use", c.expected_use},
                    {"break_even_mtok_per_day", c.break_even_mtok_per_day},
-                   {"usd_per_mtok", {{"self_input", c.self_mtok_input}, {"self_output", c.self_mtok_output}, {"self_total", c.self_mtok_total}, {"hosted_total", c.hosted_mtok_total}}},
-                   {"hosted_rate", {{"hit", plan.price->rate.hit}, {"miss", plan.price->rate.miss}, {"output", plan.price->rate.output}, {"from", plan.price->from}, {"checked", plan.price->checked}}},
+                   {"usd_per_mtok",
+                    {{"self_input", c.self_mtok_input},
+                     {"self_output", c.self_mtok_output},
+                     {"self_total", c.self_mtok_total},
+                     {"hosted_total", c.hosted_mtok_total}}},
+                   {"hosted_rate",
+                    {{"hit", plan.price->rate.hit},
+                     {"miss", plan.price->rate.miss},
+                     {"output", plan.price->rate.output},
+                     {"from", plan.price->from},
+                     {"checked", plan.price->checked}}},
                    {"rate_source", source_json(plan.rate_source)}};
     const Verdict& v = *plan.verdict;
-    out["verdict"] = {{"rule", v.rule},
-                      {"choice", v.choice},
-                      {"reason", v.reason},
-                      {"margin", v.margin},
-                      {"rules_fired", v.rules_fired},
-                      {"flip", v.flip.input.empty() ? Json() : Json{{"input", v.flip.input}, {"from", v.flip.from}, {"to", v.flip.to}, {"text", v.flip.text}}}};
+    out["verdict"] = {
+        {"rule", v.rule},
+        {"choice", v.choice},
+        {"reason", v.reason},
+        {"margin", v.margin},
+        {"rules_fired", v.rules_fired},
+        {"flip", v.flip.input.empty()
+                     ? Json()
+                     : Json{{"input", v.flip.input}, {"from", v.flip.from}, {"to", v.flip.to}, {"text", v.flip.text}}}};
   } else {
     out["cost"] = nullptr;
     out["verdict"] = nullptr;
@@ -101,7 +117,11 @@ Json plan_json(const Plan& plan) {
   out["warnings"] = plan.warnings;
   Json assumptions = Json::array();
   for (const Assumption& a : plan.assumptions) {
-    assumptions.push_back({{"name", a.name}, {"value", a.value}, {"mark", mark_name(a.source.mark)}, {"source", a.source.text}, {"date", a.source.date}});
+    assumptions.push_back({{"name", a.name},
+                           {"value", a.value},
+                           {"mark", mark_name(a.source.mark)},
+                           {"source", a.source.text},
+                           {"date", a.source.date}});
   }
   out["assumptions"] = assumptions;
   return out;

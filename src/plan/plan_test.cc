@@ -22,7 +22,9 @@ const PlanData& data() {
   static const PlanData kData = load_data().value();
   return kData;
 }
-int64_t day(const char* text) { return parse_date(text, "test").value(); }
+int64_t day(const char* text) {
+  return parse_date(text, "test").value();
+}
 
 Request example() {
   Request r;
@@ -229,10 +231,15 @@ TEST_CASE("calibration finds the constants that made the points") {
   Json points = Json::array();
   for (int64_t batch : {1, 8, 64, 256}) {
     load.context = 8192;
-    points.push_back({{"kind", "decode"}, {"context", 8192}, {"batch", batch}, {"tok_s", operating_point(load, machine, Layout::kTp, batch, 0, truth).user_tps * static_cast<double>(batch)}});
+    points.push_back({{"kind", "decode"},
+                      {"context", 8192},
+                      {"batch", batch},
+                      {"tok_s", operating_point(load, machine, Layout::kTp, batch, 0, truth).user_tps *
+                                    static_cast<double>(batch)}});
   }
   points.push_back({{"kind", "prefill"}, {"context", 8192}, {"tok_s", prefill_rate(load, machine, 8192, truth) * 8}});
-  const Json file = {{"schema", "planner-calibration/1"}, {"model", "v4-flash"}, {"hw", "b200-sxm:8"}, {"points", points}};
+  const Json file = {
+      {"schema", "planner-calibration/1"}, {"model", "v4-flash"}, {"hw", "b200-sxm:8"}, {"points", points}};
   const Calibration fit = calibrate(data(), file.dump(), "measured.json").value();
   CHECK(fit.rms_before > 0.3);
   CHECK(fit.rms_after < 0.01);
@@ -272,7 +279,8 @@ TEST_CASE("the probe's predictions rest on its layers, and say so when there are
   }
   probe = predict_probe(data(), m, 8192);
   const Arithmetic flash = count(data().model("v4-flash").value()->config);
-  CHECK(probe.models[1].decode_tps_layers == doctest::Approx(1 / (43 * 0.005 + static_cast<double>(flash.head_bytes) / 60e9)));
+  CHECK(probe.models[1].decode_tps_layers ==
+        doctest::Approx(1 / (43 * 0.005 + static_cast<double>(flash.head_bytes) / 60e9)));
   CHECK(probe.models[1].prefill_tps_layers == doctest::Approx(256 / (43 * 0.5)));
   CHECK(probe.layer_ratio[0] == doctest::Approx(0.005 / (240e6 / 60e9)));
   CHECK(probe.models[0].decode_tps_layers == 0);  // Pro's layers were not run

@@ -7,18 +7,20 @@
 namespace nautile::plan {
 namespace {
 
-constexpr double kOverlap = 0.5;        // of the smaller of memory and compute time that is not hidden
-constexpr double kHiddenDep = 0.5;      // of dispatch and combine, hidden behind the other half of the batch
-constexpr int64_t kPrefillChunk = 4096; // tokens that share one pass over streamed weights
-constexpr double kFastLinkGbs = 100;    // NVLink and its like
-constexpr double kSlowestPeak = 1e9;    // keeps a missing peak from dividing by zero
+constexpr double kOverlap = 0.5;         // of the smaller of memory and compute time that is not hidden
+constexpr double kHiddenDep = 0.5;       // of dispatch and combine, hidden behind the other half of the batch
+constexpr int64_t kPrefillChunk = 4096;  // tokens that share one pass over streamed weights
+constexpr double kFastLinkGbs = 100;     // NVLink and its like
+constexpr double kSlowestPeak = 1e9;     // keeps a missing peak from dividing by zero
 
 struct Peaks {
   double fp4, fp8, bf16;  // FLOP/s
 };
 
 // GGUF formats have no matrix unit: they are expanded to BF16 first.
-bool is_gguf(WeightFormat format) { return format >= WeightFormat::kQ8_0; }
+bool is_gguf(WeightFormat format) {
+  return format >= WeightFormat::kQ8_0;
+}
 
 Peaks peaks(const Hardware& device, WeightFormat format) {
   Peaks peak;
@@ -74,12 +76,14 @@ void finish(Step& step, double memory, double compute, const Tuning& tuning) {
   step.compute = memory >= compute ? kOverlap * compute : compute;
   step.total = step.fixed + step.memory + step.compute + step.communication + step.storage + step.draft;
   const double slower = tuning.stack_factor;
-  for (double* part : {&step.fixed, &step.memory, &step.compute, &step.communication, &step.storage, &step.draft, &step.total}) {
+  for (double* part :
+       {&step.fixed, &step.memory, &step.compute, &step.communication, &step.storage, &step.draft, &step.total}) {
     *part *= slower;
   }
 }
 
-Step device_step(const Load& load, const Machine& machine, Layout layout, double batch, int draft, const Tuning& tuning) {
+Step device_step(const Load& load, const Machine& machine, Layout layout, double batch, int draft,
+                 const Tuning& tuning) {
   const Arithmetic& model = *load.model;
   const double g = machine.devices, tokens = batch * (1 + draft), layers = model.config.layers;
   const bool tp = layout == Layout::kTp;
@@ -125,7 +129,8 @@ Split split_experts(const Load& load, const Machine& machine, double batch) {
   const Arithmetic& model = *load.model;
   const double experts = static_cast<double>(routed_bytes(model, load.format));
   const double rest = static_cast<double>(weight_bytes(model, load.format)) - experts;
-  const double caches = batch * static_cast<double>(kv_bytes(model, load.context, load.kv) + compressor_state_bytes(model));
+  const double caches =
+      batch * static_cast<double>(kv_bytes(model, load.context, load.kv) + compressor_state_bytes(model));
   auto usable = [&](const Hardware& device) { return usable_bytes(machine, device); };
   Split split;
   split.host = 0;
@@ -171,7 +176,8 @@ Step host_step(const Load& load, const Machine& machine, double batch, int draft
                   tuning.decode_compute_use / machine.devices +
               expert_ops * (1 - split.device) / host_flops;
     // Every layer sends its rows to the host and takes the sum back.
-    step.communication = layers * 2 * (tokens * model.config.hidden * 2 / (tuning.host_link_gbs * 1e9) + 10e-6) * (1 - split.device);
+    step.communication =
+        layers * 2 * (tokens * model.config.hidden * 2 / (tuning.host_link_gbs * 1e9) + 10e-6) * (1 - split.device);
     step.fixed = layers * (tuning.fixed_us + tuning.host_fixed_us) * 1e-6;
   } else {
     memory = (dense + cache + experts) / host_rate;
@@ -191,13 +197,18 @@ Step host_step(const Load& load, const Machine& machine, double batch, int draft
 
 }  // namespace
 
-const char* layout_name(Layout layout) { return layout == Layout::kTp ? "tp" : "dep"; }
+const char* layout_name(Layout layout) {
+  return layout == Layout::kTp ? "tp" : "dep";
+}
 
 const char* placement_name(Placement placement) {
   switch (placement) {
-    case Placement::kDevices: return "devices";
-    case Placement::kCpu: return "CPU";
-    case Placement::kHybrid: return "CPU + GPU hybrid";
+    case Placement::kDevices:
+      return "devices";
+    case Placement::kCpu:
+      return "CPU";
+    case Placement::kHybrid:
+      return "CPU + GPU hybrid";
   }
   return "unknown";
 }
@@ -213,7 +224,8 @@ Tuning default_tuning(const PlanData& data, const Machine& machine) {
   tuning.imbalance = data.constant("expert_imbalance");
   tuning.link_use = data.constant("link_use");
   tuning.route_correlation = data.constant("route_correlation");
-  tuning.host_bandwidth_use = data.constant("cpu_bandwidth_use") * (machine.measured ? 1 : data.constant("cpu_read_share"));
+  tuning.host_bandwidth_use =
+      data.constant("cpu_bandwidth_use") * (machine.measured ? 1 : data.constant("cpu_read_share"));
   tuning.host_compute_use = data.constant("cpu_prefill_use");
   tuning.host_fixed_us = data.constant("cpu_fixed_us_per_layer");
   tuning.host_link_gbs = data.constant("host_link_gbs");
@@ -227,10 +239,12 @@ const char* Step::bottleneck() const {
                                                   {compute, "compute"},
                                                   {communication, "communication"},
                                                   {storage, "storage"}};
-  return std::max_element(std::begin(parts), std::end(parts), [](auto& a, auto& b) { return a.first < b.first; })->second;
+  return std::max_element(std::begin(parts), std::end(parts), [](auto& a, auto& b) { return a.first < b.first; })
+      ->second;
 }
 
-Step decode_step(const Load& load, const Machine& machine, Layout layout, double batch, int draft, const Tuning& tuning) {
+Step decode_step(const Load& load, const Machine& machine, Layout layout, double batch, int draft,
+                 const Tuning& tuning) {
   if (machine.placement != Placement::kDevices) return host_step(load, machine, batch, draft, tuning);
   Step step = device_step(load, machine, layout, batch, draft, tuning);
   const Split split = machine.ssd_read_gbs > 0 ? split_experts(load, machine, batch) : Split{1, 0, 0};
@@ -271,10 +285,12 @@ double prefill_rate(const Load& load, const Machine& machine, int64_t prompt_tok
   const Split split = split_experts(load, machine, 1);
   double seconds = 0;  // a token
   if (machine.placement == Placement::kCpu) {
-    const double dense = 2.0 * static_cast<double>(model.gemm_fp8 + model.gemm_bf16) - head + mean.attention + mean.index;
+    const double dense =
+        2.0 * static_cast<double>(model.gemm_fp8 + model.gemm_bf16) - head + mean.attention + mean.index;
     seconds = (dense + experts) / host_flops;
   } else if (on_device && machine.placement == Placement::kHybrid) {
-    seconds = (compute_seconds(model, peak, mean, false) - head / peak.bf16) / tuning.prefill_compute_use / machine.devices;
+    seconds =
+        (compute_seconds(model, peak, mean, false) - head / peak.bf16) / tuning.prefill_compute_use / machine.devices;
     seconds += experts * split.device / peak.fp4 / tuning.prefill_compute_use / machine.devices;
     // The host's share is computed there or streamed to the device once a chunk, whichever is faster.
     const double there = experts * (1 - split.device) / host_flops;
@@ -287,7 +303,8 @@ double prefill_rate(const Load& load, const Machine& machine, int64_t prompt_tok
   }
   if (split.storage > 0 && machine.ssd_read_gbs > 0) {
     const double bytes = static_cast<double>(routed_bytes(model, load.format)) * split.storage;
-    seconds += bytes / (machine.ssd_read_gbs * 1e9) / static_cast<double>(std::min(kPrefillChunk, std::max<int64_t>(1, prompt_tokens)));
+    seconds += bytes / (machine.ssd_read_gbs * 1e9) /
+               static_cast<double>(std::min(kPrefillChunk, std::max<int64_t>(1, prompt_tokens)));
   }
   return 1 / seconds / tuning.stack_factor;
 }
@@ -340,8 +357,8 @@ int64_t max_sequences(const Load& load, const Machine& machine, Layout layout) {
     // Experts make room for caches as long as the next memory takes them.
     const double experts = static_cast<double>(routed_bytes(model, load.format));
     const double rest = static_cast<double>(weight_bytes(model, load.format)) - experts;
-    const double below = machine.ssd_read_gbs > 0 ? experts
-                                                  : std::min(experts, usable_bytes(machine, *machine.host) * machine.sockets);
+    const double below =
+        machine.ssd_read_gbs > 0 ? experts : std::min(experts, usable_bytes(machine, *machine.host) * machine.sockets);
     const double room = usable_bytes(machine, machine.device) * g - rest - (experts - below);
     const bool each_device = machine.placement == Placement::kDevices;  // caches are replicated under tp
     return std::max<int64_t>(1, static_cast<int64_t>(std::floor(room / (cache * (each_device ? g : 1)))));
@@ -351,8 +368,15 @@ int64_t max_sequences(const Load& load, const Machine& machine, Layout layout) {
   return static_cast<int64_t>(layout == Layout::kTp ? each : each * g);
 }
 
-Operating operating_point(const Load& load, const Machine& machine, Layout layout, int64_t batch, int draft, const Tuning& tuning) {
-  Operating point{layout, machine.devices, draft, batch, decode_step(load, machine, layout, static_cast<double>(batch), draft, tuning), 0, 0};
+Operating operating_point(const Load& load, const Machine& machine, Layout layout, int64_t batch, int draft,
+                          const Tuning& tuning) {
+  Operating point{layout,
+                  machine.devices,
+                  draft,
+                  batch,
+                  decode_step(load, machine, layout, static_cast<double>(batch), draft, tuning),
+                  0,
+                  0};
   point.user_tps = point.step.tokens_per_sequence / point.step.total;
   point.device_tps = point.user_tps * static_cast<double>(batch) / machine.devices;
   return point;
@@ -362,8 +386,8 @@ namespace {
 
 // Visits every (layout, draft, batch) that fits; `next` gives the batch after one.
 template <class Next, class Visit>
-void visit_points(const Load& load, const Machine& machine, const Tuning& tuning,
-                  const SearchLimits& limits, Next next, Visit visit) {
+void visit_points(const Load& load, const Machine& machine, const Tuning& tuning, const SearchLimits& limits, Next next,
+                  Visit visit) {
   const bool one_layout = machine.placement != Placement::kDevices || machine.devices == 1;
   const bool has_draft = weight_bytes(*load.model, load.format) > weight_bytes_without_draft(*load.model, load.format);
   for (Layout layout : {Layout::kTp, Layout::kDep}) {
@@ -383,10 +407,12 @@ void visit_points(const Load& load, const Machine& machine, const Tuning& tuning
 
 }  // namespace
 
-std::vector<Operating> sweep(const Load& load, const Machine& machine, const Tuning& tuning, const SearchLimits& limits) {
+std::vector<Operating> sweep(const Load& load, const Machine& machine, const Tuning& tuning,
+                             const SearchLimits& limits) {
   std::vector<Operating> points;
-  visit_points(load, machine, tuning, limits, [](int64_t batch) { return batch < 4 ? batch + 1 : batch + batch / 3; },
-               [&](const Operating& point) { points.push_back(point); });
+  visit_points(
+      load, machine, tuning, limits, [](int64_t batch) { return batch < 4 ? batch + 1 : batch + batch / 3; },
+      [&](const Operating& point) { points.push_back(point); });
   return points;
 }
 
@@ -405,13 +431,15 @@ std::vector<Operating> pareto(std::vector<Operating> points) {
   return front;
 }
 
-std::optional<Operating> best_point(const Load& load, const Machine& machine, const Tuning& tuning, const SearchLimits& limits) {
+std::optional<Operating> best_point(const Load& load, const Machine& machine, const Tuning& tuning,
+                                    const SearchLimits& limits) {
   std::optional<Operating> best, fastest;
-  visit_points(load, machine, tuning, limits, [](int64_t batch) { return batch < 512 ? batch + 1 : batch + batch / 100; },
-               [&](const Operating& point) {
-                 if (!fastest || point.user_tps > fastest->user_tps) fastest = point;
-                 if (point.user_tps >= limits.min_user_tps && (!best || point.device_tps > best->device_tps)) best = point;
-               });
+  visit_points(
+      load, machine, tuning, limits, [](int64_t batch) { return batch < 512 ? batch + 1 : batch + batch / 100; },
+      [&](const Operating& point) {
+        if (!fastest || point.user_tps > fastest->user_tps) fastest = point;
+        if (point.user_tps >= limits.min_user_tps && (!best || point.device_tps > best->device_tps)) best = point;
+      });
   return best ? best : fastest;
 }
 

@@ -28,12 +28,12 @@ const char* placement_name(Placement placement);
 // The hardware a plan is made for.
 struct Machine {
   Placement placement = Placement::kDevices;
-  Hardware device;  // of kDevices and kHybrid; the socket of kCpu
-  int devices = 1;  // or sockets
+  Hardware device;               // of kDevices and kHybrid; the socket of kCpu
+  int devices = 1;               // or sockets
   std::optional<Hardware> host;  // kHybrid: whose memory and cores hold the routed experts
   int sockets = 1;
-  double ssd_read_gbs = 0;  // above 0: routed experts that do not fit are read from here
-  bool measured = false;    // bandwidth and peak come from plan probe
+  double ssd_read_gbs = 0;                              // above 0: routed experts that do not fit are read from here
+  bool measured = false;                                // bandwidth and peak come from plan probe
   double usable_fraction = 0.9, reserve_bytes = 3.5e9;  // of each memory: what weights and caches may fill
 };
 
@@ -65,7 +65,8 @@ struct Step {
 };
 
 // One decode step of `batch` sequences with `draft` speculated tokens each.
-Step decode_step(const Load& load, const Machine& machine, Layout layout, double batch, int draft, const Tuning& tuning);
+Step decode_step(const Load& load, const Machine& machine, Layout layout, double batch, int draft,
+                 const Tuning& tuning);
 
 // Prompt tokens per second of one device (of the whole machine for kCpu and kHybrid).
 double prefill_rate(const Load& load, const Machine& machine, int64_t prompt_tokens, const Tuning& tuning);
@@ -77,7 +78,7 @@ struct Residence {
   double device_weights = 0, host_weights = 0, storage_weights = 0;
   double device_free = 0;  // for caches, on each device; negative: does not fit
   double host_free = 0;
-  bool fits = false;       // one sequence of the load's context fits
+  bool fits = false;  // one sequence of the load's context fits
 };
 Residence residence(const Load& load, const Machine& machine, Layout layout);
 // Sequences of the load's context that fit at once; 0 when none.
@@ -91,7 +92,8 @@ struct Operating {
   double user_tps = 0;    // one sequence's tokens per second
   double device_tps = 0;  // output tokens per second and device
 };
-Operating operating_point(const Load& load, const Machine& machine, Layout layout, int64_t batch, int draft, const Tuning& tuning);
+Operating operating_point(const Load& load, const Machine& machine, Layout layout, int64_t batch, int draft,
+                          const Tuning& tuning);
 
 struct SearchLimits {
   double min_user_tps = 0;
@@ -99,11 +101,13 @@ struct SearchLimits {
   int64_t max_batch = 16384;
 };
 // Every point worth showing that fits: for each layout, draft length and a ladder of batches.
-std::vector<Operating> sweep(const Load& load, const Machine& machine, const Tuning& tuning, const SearchLimits& limits);
+std::vector<Operating> sweep(const Load& load, const Machine& machine, const Tuning& tuning,
+                             const SearchLimits& limits);
 // Those not beaten on both user_tps and device_tps, by rising user_tps.
 std::vector<Operating> pareto(std::vector<Operating> points);
 // The fitting point of the highest device_tps with user_tps >= limits.min_user_tps; the fastest for one user if none.
 // Empty when nothing fits. Batches are searched one by one.
-std::optional<Operating> best_point(const Load& load, const Machine& machine, const Tuning& tuning, const SearchLimits& limits);
+std::optional<Operating> best_point(const Load& load, const Machine& machine, const Tuning& tuning,
+                                    const SearchLimits& limits);
 
 }  // namespace nautile::plan

@@ -41,8 +41,10 @@ TEST_CASE("the described points are reproduced") {
   CHECK(user(setup("v4-pro", "b200-sxm", 8, 900000), Layout::kTp, 1, 3) == doctest::Approx(208).epsilon(0.01));
   CHECK(user(setup("v4-flash", "h200-sxm", 4, 4096), Layout::kTp, 1, 3) == doctest::Approx(276).epsilon(0.01));
   CHECK(user(setup("v4-flash", "h200-sxm", 4, 900000), Layout::kTp, 1, 3) == doctest::Approx(266).epsilon(0.01));
-  CHECK(user(setup("v4-flash", "rtx-pro-6000-blackwell", 4, 4096), Layout::kTp, 1, 0) == doctest::Approx(108).epsilon(0.01));
-  CHECK(user(setup("v4-flash", "rtx-pro-6000-blackwell", 2, 4096), Layout::kTp, 1, 2) == doctest::Approx(139).epsilon(0.01));
+  CHECK(user(setup("v4-flash", "rtx-pro-6000-blackwell", 4, 4096), Layout::kTp, 1, 0) ==
+        doctest::Approx(108).epsilon(0.01));
+  CHECK(user(setup("v4-flash", "rtx-pro-6000-blackwell", 2, 4096), Layout::kTp, 1, 2) ==
+        doctest::Approx(139).epsilon(0.01));
   CHECK(user(setup("v4-flash", "dgx-spark-gb10", 2, 4096), Layout::kTp, 1, 0) == doctest::Approx(28).epsilon(0.02));
   Setup gb300 = setup("v4-pro", "gb300-nvl4-tray", 4, 32768);
   gb300.load.model = &gb300.model;
@@ -119,8 +121,10 @@ TEST_CASE("in a hybrid, caches push experts to the host and cost speed") {
   const int64_t most = max_sequences(s.load, s.machine, Layout::kTp);
   CHECK(most > 10);
   // All experts on the host and all caches on the device is the most there can be.
-  const double rest = static_cast<double>(weight_bytes(s.model, WeightFormat::kOfficial) - routed_bytes(s.model, WeightFormat::kOfficial));
-  const double cache = static_cast<double>(kv_bytes(s.model, 32768, KvFormat::kFp8Fp4) + compressor_state_bytes(s.model));
+  const double rest = static_cast<double>(weight_bytes(s.model, WeightFormat::kOfficial) -
+                                          routed_bytes(s.model, WeightFormat::kOfficial));
+  const double cache =
+      static_cast<double>(kv_bytes(s.model, 32768, KvFormat::kFp8Fp4) + compressor_state_bytes(s.model));
   CHECK(most == static_cast<int64_t>((usable_bytes(s.machine, s.machine.device) - rest) / cache));
   s.machine.host->memory_gb = 100;  // cannot take 147 GB of experts
   CHECK(max_sequences(s.load, s.machine, Layout::kTp) == 0);

@@ -99,7 +99,9 @@ class Predictor {
   }
 
   void predict(ValidatedRow& result) {
-    const int64_t isl = row_.isl > 0 ? row_.isl : row_.quant == "q2" || row_.quant == "q4" ? kShortContext : kUnstatedContext;
+    const int64_t isl = row_.isl > 0                               ? row_.isl
+                        : row_.quant == "q2" || row_.quant == "q4" ? kShortContext
+                                                                   : kUnstatedContext;
     const int64_t osl = row_.osl;
     load_.context = isl + osl / 2;
     SearchLimits limits;
@@ -126,7 +128,8 @@ class Predictor {
           double rate = point.user_tps * static_cast<double>(streams);
           if (row_.metric == "output_tok_s") {
             // Prefill and decode share the devices: every stream waits while another's prompt runs.
-            const double seconds = output / point.user_tps + static_cast<double>(streams) * input / (prompt_rate * machine_.devices);
+            const double seconds =
+                output / point.user_tps + static_cast<double>(streams) * input / (prompt_rate * machine_.devices);
             rate = static_cast<double>(streams) * output / seconds * (1 - data_.constant("aggregated_interference"));
           }
           take(result, rate, point);
@@ -165,16 +168,19 @@ void close(ValidationSummary& summary) {
 
 const char* sample_name(Sample sample) {
   switch (sample) {
-    case Sample::kIn: return "in-sample";
-    case Sample::kHeldOut: return "held-out";
-    case Sample::kNotComparable: return "not comparable";
+    case Sample::kIn:
+      return "in-sample";
+    case Sample::kHeldOut:
+      return "held-out";
+    case Sample::kNotComparable:
+      return "not comparable";
   }
   return "unknown";
 }
 
 std::string summary_line(const char* name, const ValidationSummary& s) {
-  return fmt::format("{:<34} {:>3} rows, {:>3} within a factor 2 ({:.0f}%), rms ln error {:.2f}, mean {:+.2f}\n", name, s.rows,
-                     s.within_2, s.rows ? 100.0 * s.within_2 / s.rows : 0.0, s.rms_ln, s.mean_ln);
+  return fmt::format("{:<34} {:>3} rows, {:>3} within a factor 2 ({:.0f}%), rms ln error {:.2f}, mean {:+.2f}\n", name,
+                     s.rows, s.within_2, s.rows ? 100.0 * s.within_2 / s.rows : 0.0, s.rms_ln, s.mean_ln);
 }
 
 }  // namespace
@@ -211,17 +217,21 @@ Validation validate(const PlanData& data) {
 std::string validation_text(const PlanData& data, const Validation& validation) {
   std::string out = fmt::format("Predicted against published (split written {})\n", data.split_date);
   for (Sample sample : {Sample::kIn, Sample::kHeldOut, Sample::kNotComparable}) {
-    out += fmt::format("\n{}\n{:<9} {:<22} {:<10} {:<18} {:>7} {:>7} {:>6} {:>9} {:>9} {:>6}  {}\n", sample_name(sample), "model",
-                       "hardware", "stack", "metric", "tok/s/u", "input", "drafts", "published", "predicted", "ratio", "as");
+    out += fmt::format("\n{}\n{:<9} {:<22} {:<10} {:<18} {:>7} {:>7} {:>6} {:>9} {:>9} {:>6}  {}\n",
+                       sample_name(sample), "model", "hardware", "stack", "metric", "tok/s/u", "input", "drafts",
+                       "published", "predicted", "ratio", "as");
     for (const ValidatedRow& r : validation.rows) {
       const PublishedRow& row = *r.row;
       if (row.sample != sample) continue;
-      out += fmt::format("{:<9} {:<22} {:<10} {:<18} {:>7} {:>7} {:>6} {:>9} ", row.model, row.hardware, row.stack, row.metric,
-                         row.interactivity > 0 ? short_number(row.interactivity) : row.streams > 0 ? fmt::format("{} str", row.streams) : "any",
+      out += fmt::format("{:<9} {:<22} {:<10} {:<18} {:>7} {:>7} {:>6} {:>9} ", row.model, row.hardware, row.stack,
+                         row.metric,
+                         row.interactivity > 0 ? short_number(row.interactivity)
+                         : row.streams > 0     ? fmt::format("{} str", row.streams)
+                                               : "any",
                          row.isl > 0 ? with_commas(row.isl) : "-", row.speculation, short_number(row.value));
       if (r.ratio > 0 && sample != Sample::kNotComparable) {
-        out += fmt::format("{:>9} {:>6.2f}  {}x {} n={}{}\n", short_number(r.predicted), r.ratio, r.devices, layout_name(r.layout),
-                           r.draft, r.factor != 1 ? fmt::format(" /{:g}", r.factor) : "");
+        out += fmt::format("{:>9} {:>6.2f}  {}x {} n={}{}\n", short_number(r.predicted), r.ratio, r.devices,
+                           layout_name(r.layout), r.draft, r.factor != 1 ? fmt::format(" /{:g}", r.factor) : "");
       } else {
         out += fmt::format("{:>9} {:>6}  {}\n", "-", "-", r.why);
       }
@@ -235,14 +245,22 @@ std::string validation_text(const PlanData& data, const Validation& validation) 
 
 Json validation_json(const Validation& validation) {
   auto summary = [](const ValidationSummary& s) {
-    return Json{{"rows", s.rows}, {"within_factor_2", s.within_2}, {"rms_ln_error", s.rms_ln}, {"mean_ln_error", s.mean_ln}};
+    return Json{
+        {"rows", s.rows}, {"within_factor_2", s.within_2}, {"rms_ln_error", s.rms_ln}, {"mean_ln_error", s.mean_ln}};
   };
   Json rows = Json::array();
   for (const ValidatedRow& r : validation.rows) {
-    Json one = {{"model", r.row->model},         {"hardware", r.row->hardware}, {"stack", r.row->stack},
-                {"metric", r.row->metric},       {"sample", sample_name(r.row->sample)},
-                {"published", r.row->value},     {"predicted", nullptr},        {"ratio", nullptr},
-                {"source", r.row->source.text},  {"date", r.row->source.date},  {"mark", mark_name(r.row->source.mark)}};
+    Json one = {{"model", r.row->model},
+                {"hardware", r.row->hardware},
+                {"stack", r.row->stack},
+                {"metric", r.row->metric},
+                {"sample", sample_name(r.row->sample)},
+                {"published", r.row->value},
+                {"predicted", nullptr},
+                {"ratio", nullptr},
+                {"source", r.row->source.text},
+                {"date", r.row->source.date},
+                {"mark", mark_name(r.row->source.mark)}};
     if (r.ratio > 0 && r.row->sample != Sample::kNotComparable) {
       one["predicted"] = r.predicted;
       one["ratio"] = r.ratio;

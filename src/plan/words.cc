@@ -92,7 +92,8 @@ std::vector<std::string> near_names(std::string_view name, const std::vector<std
     // "gb30o" is near "gb300-nvl72": people leave out what follows the first hyphen.
     size_t distance = edits(name, candidate);
     const size_t hyphen = candidate.find('-');
-    if (hyphen != std::string::npos && hyphen > 3) distance = std::min(distance, edits(name, candidate.substr(0, hyphen)));
+    if (hyphen != std::string::npos && hyphen > 3)
+      distance = std::min(distance, edits(name, candidate.substr(0, hyphen)));
     const bool inside = name.size() >= 3 && candidate.find(name) != std::string::npos;
     if (inside || distance <= std::max<size_t>(2, name.size() / 3)) found.emplace_back(distance, candidate);
   }

@@ -54,7 +54,8 @@ __attribute__((target("avx2"))) uint64_t sum_avx2(const uint64_t* data, size_t w
     }
   }
   alignas(32) uint64_t out[4];
-  _mm256_store_si256(reinterpret_cast<__m256i*>(out), _mm256_add_epi64(_mm256_add_epi64(sum[0], sum[1]), _mm256_add_epi64(sum[2], sum[3])));
+  _mm256_store_si256(reinterpret_cast<__m256i*>(out),
+                     _mm256_add_epi64(_mm256_add_epi64(sum[0], sum[1]), _mm256_add_epi64(sum[2], sum[3])));
   return out[0] + out[1] + out[2] + out[3];
 }
 
@@ -119,7 +120,8 @@ __attribute__((target("avx512f"))) double chain_fma512(int64_t rounds, volatile 
 __attribute__((target("avx512f,avx512bf16"))) double chain_bf16(int64_t rounds, volatile float* sink) {
   __m512 sum[kChains];
   for (int j = 0; j < kChains; ++j) sum[j] = _mm512_set1_ps(static_cast<float>(j));
-  const auto a = reinterpret_cast<__m512bh>(_mm512_set1_epi32(static_cast<int>(0x3f803f80u + static_cast<unsigned>(*sink))));
+  const auto a =
+      reinterpret_cast<__m512bh>(_mm512_set1_epi32(static_cast<int>(0x3f803f80u + static_cast<unsigned>(*sink))));
   for (int64_t i = 0; i < rounds; ++i) {
 #pragma GCC unroll 16
     for (int j = 0; j < kChains; ++j) sum[j] = _mm512_dpbf16_ps(sum[j], a, a);
@@ -166,7 +168,8 @@ std::vector<Kind> kinds() {
   std::vector<Kind> found;
 #if defined(__x86_64__)
   __builtin_cpu_init();
-  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) found.push_back({"fp32 FMA 256 bit", chain_fma256});
+  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
+    found.push_back({"fp32 FMA 256 bit", chain_fma256});
   if (__builtin_cpu_supports("avx512f")) found.push_back({"fp32 FMA 512 bit", chain_fma512});
   if (__builtin_cpu_supports("avx512bf16")) found.push_back({"BF16 dot 512 bit", chain_bf16});
   if (__builtin_cpu_supports("avx512vnni")) found.push_back({"int8 dot 512 bit", chain_int8});
@@ -186,7 +189,8 @@ Result<BandwidthProbe> probe_read_bandwidth(ThreadPool& pool, size_t bytes, doub
   bytes = std::max<size_t>(bytes, 64u << 20);
   void* at = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (at == MAP_FAILED) {
-    return Status(Code::kResourceExhausted, fmt::format("no {} bytes of memory for the bandwidth test", bytes), "probe", "free some memory");
+    return Status(Code::kResourceExhausted, fmt::format("no {} bytes of memory for the bandwidth test", bytes), "probe",
+                  "free some memory");
   }
   std::unique_ptr<void, Unmap> buffer(at, Unmap{bytes});
   madvise(at, bytes, MADV_HUGEPAGE);

@@ -57,7 +57,9 @@ Result<plan::PlanData> PlanFlags::load() const {
       replaced.emplace(name, std::move(text));
       any = true;
     }
-    if (!any) return Status(Code::kInvalidArgument, "the directory holds none of the planner's data files", data_dir, "copy one of the files of data/ there and change it");
+    if (!any)
+      return Status(Code::kInvalidArgument, "the directory holds none of the planner's data files", data_dir,
+                    "copy one of the files of data/ there and change it");
   }
   return plan::load_data(replaced);
 }
@@ -105,15 +107,20 @@ void PlanFlags::add(CLI::App& app) {
   app.add_option("--users", request.users, "people or agents using it");
   app.add_option("--requests-per-user", request.requests_per_user_hour, "requests an hour of each user");
   app.add_option("--requests-per-hour", request.requests_per_hour, "requests an hour in all, instead of --users");
-  app.add_option("--min-tps", request.min_tps, "tokens per second that each user must get (default 10, about reading speed)");
+  app.add_option("--min-tps", request.min_tps,
+                 "tokens per second that each user must get (default 10, about reading speed)");
   app.add_option("--need-tps", request.needed_tps, "tokens per second that a hosted endpoint would have to give");
   app.add_option("--rate", request.rate, "USD per device and hour");
   app.add_option("--hosted", request.hosted, "provider to compare with (nautile plan sources lists them)");
-  app.add_option("--hosted-price", hosted_price, "HIT/MISS/OUTPUT in USD per million tokens, instead of a provider's row");
-  app.add_option("--tz-mix", request.peak_share, "share of the traffic in the hosted price's peak hours (default: evenly spread)");
-  app.add_option("--stack-factor", request.stack_factor, "how much slower than the best known stack: 1 tuned, 2 unknown, 4 stock");
+  app.add_option("--hosted-price", hosted_price,
+                 "HIT/MISS/OUTPUT in USD per million tokens, instead of a provider's row");
+  app.add_option("--tz-mix", request.peak_share,
+                 "share of the traffic in the hosted price's peak hours (default: evenly spread)");
+  app.add_option("--stack-factor", request.stack_factor,
+                 "how much slower than the best known stack: 1 tuned, 2 unknown, 4 stock");
   app.add_option("--interference", request.interference, "share lost when prefill and decode share devices, 0 to 1");
-  app.add_option("--route-correlation", request.route_correlation, "0 uniform routing, 1 every token takes the same experts");
+  app.add_option("--route-correlation", request.route_correlation,
+                 "0 uniform routing, 1 every token takes the same experts");
   app.add_option("--kwh-price", request.kwh_usd, "USD per kWh");
   app.add_option("--engineers", request.engineers, "engineers who run the machines; below 0.5 adds 8,000 USD a month");
   app.add_option("--peak-to-mean", request.peak_to_mean, "requests of the busiest hour over the mean hour");
@@ -141,7 +148,9 @@ int fail_plan(const Status& status) {
   return status.code() == Code::kInternal || status.code() == Code::kIo ? kExitFailed : kExitBadArguments;
 }
 
-void print_json(const Json& json) { fmt::print("{}\n", json.dump(1)); }
+void print_json(const Json& json) {
+  fmt::print("{}\n", json.dump(1));
+}
 
 namespace {
 
@@ -177,17 +186,20 @@ int report(const ReportFlags& flags, const plan::PlanData& data, plan::Request r
     fmt::print("{}", plan::plan_text(plan, flags.explain));
   }
   if (plan.fit.fits) return kExitDone;
-  fmt::print(stderr, "nautile: does not fit: {}\n", plan.fit.changes.empty() ? "nothing on this hardware would; choose larger devices, v4-flash, or a hosted endpoint"
-                                                                          : "smallest change that fits: " + plan.fit.changes.front());
+  fmt::print(stderr, "nautile: does not fit: {}\n",
+             plan.fit.changes.empty()
+                 ? "nothing on this hardware would; choose larger devices, v4-flash, or a hosted endpoint"
+                 : "smallest change that fits: " + plan.fit.changes.front());
   return kExitDoesNotFit;
 }
 
 }  // namespace
 
 void add_plan(CLI::App& app, Run& run) {
-  auto* verb = app.add_subcommand("plan",
-                                  "example: nautile plan --model v4-pro --hw gb300:4 --ctx 32k --in 30000 --out 800 --hit 0.85 --rate 6\n"
-                                  "What it needs, how fast it will be, what it costs, and where to run it.");
+  auto* verb = app.add_subcommand(
+      "plan",
+      "example: nautile plan --model v4-pro --hw gb300:4 --ctx 32k --in 30000 --out 800 --hit 0.85 --rate 6\n"
+      "What it needs, how fast it will be, what it costs, and where to run it.");
   auto flags = std::make_shared<ReportFlags>();
   flags->common.add(*verb);
   verb->add_flag("--json", flags->json, "print the plan as JSON, schema planner/1");
@@ -202,7 +214,8 @@ void add_plan(CLI::App& app, Run& run) {
   verb->callback([flags, verb, &run] {
     if (!verb->get_subcommands().empty()) return;
     run = [flags] {
-      return flags->common.run([&](const plan::PlanData& data, const plan::Request& request) { return report(*flags, data, request); });
+      return flags->common.run(
+          [&](const plan::PlanData& data, const plan::Request& request) { return report(*flags, data, request); });
     };
   });
 }

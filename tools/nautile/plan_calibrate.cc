@@ -22,7 +22,9 @@ void add_plan_calibrate(CLI::App& plan, Run& run) {
     bool json = false;
   };
   auto flags = std::make_shared<Flags>();
-  auto* verb = plan.add_subcommand("calibrate", "example: nautile plan calibrate measured.json --save mine.json\nFit the model's constants to your own measurements.");
+  auto* verb = plan.add_subcommand("calibrate",
+                                   "example: nautile plan calibrate measured.json --save mine.json\nFit the model's "
+                                   "constants to your own measurements.");
   flags->common.add_data(*verb);
   verb->add_option("file", flags->file, "measurements, schema planner-calibration/1")->required();
   verb->add_option("--save", flags->save, "write the constants here, for nautile plan --calibrate");

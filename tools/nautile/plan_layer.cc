@@ -14,11 +14,13 @@
 namespace nautile {
 namespace {
 
-constexpr int kVocab = 1024;       // the layer is measured, not the embedding
+constexpr int kVocab = 1024;  // the layer is measured, not the embedding
 constexpr int64_t kChunk = 256, kWarmUp = 32;
-constexpr int kFewExperts = 16;    // below this a token's experts would stay in the caches
+constexpr int kFewExperts = 16;  // below this a token's experts would stay in the caches
 
-double now() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
+double now() {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
 
 double median(std::vector<double> values) {
   std::sort(values.begin(), values.end());
@@ -27,7 +29,8 @@ double median(std::vector<double> values) {
 
 }  // namespace
 
-Result<plan::MeasuredLayer> measure_layer(const ModelConfig& shape, int ratio, const LayerBudget& budget, ThreadPool& pool) {
+Result<plan::MeasuredLayer> measure_layer(const ModelConfig& shape, int ratio, const LayerBudget& budget,
+                                          ThreadPool& pool) {
   ModelConfig config = shape;
   config.layers = 1;
   config.compress_ratios = {ratio};
@@ -41,7 +44,8 @@ Result<plan::MeasuredLayer> measure_layer(const ModelConfig& shape, int ratio, c
   const int64_t affordable = static_cast<int64_t>(budget.memory_bytes) / one_expert - kDenseAsExperts;
   config.routed_experts = static_cast<int>(std::min<int64_t>({config.routed_experts, affordable, budget.experts}));
   if (config.routed_experts < kFewExperts) {
-    return Status(Code::kResourceExhausted, fmt::format("a layer with {} experts needs {:.1f} GB", kFewExperts,
+    return Status(Code::kResourceExhausted,
+                  fmt::format("a layer with {} experts needs {:.1f} GB", kFewExperts,
                               static_cast<double>((kFewExperts + kDenseAsExperts) * one_expert) / 1e9),
                   "--layer-memory-gb", "free some memory");
   }
@@ -81,9 +85,10 @@ Result<plan::MeasuredLayer> measure_layer(const ModelConfig& shape, int ratio, c
   measured.decode_seconds = median(steps);
   measured.prefill_tokens = kChunk;
   measured.prefill_seconds = median(chunks);
-  measured.decode_bytes = plan::routed_bytes(model, plan::WeightFormat::kOfficial) / config.routed_experts * config.experts_per_token +
-                          plan::dense_bytes_read(model, plan::WeightFormat::kOfficial) - model.head_bytes +
-                          plan::kv_read_bytes(model, measured.context, plan::KvFormat::kFp8Fp4);
+  measured.decode_bytes =
+      plan::routed_bytes(model, plan::WeightFormat::kOfficial) / config.routed_experts * config.experts_per_token +
+      plan::dense_bytes_read(model, plan::WeightFormat::kOfficial) - model.head_bytes +
+      plan::kv_read_bytes(model, measured.context, plan::KvFormat::kFp8Fp4);
   return measured;
 }
 

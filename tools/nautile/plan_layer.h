@@ -14,8 +14,9 @@ struct LayerBudget {
   std::string isa = "auto";
 };
 
-// A layer of the given ratio (0, 4, 128) with synthetic weights: `experts` of the shape's routed experts, its own number
-// a token. kResourceExhausted when not even a few experts fit.
-Result<plan::MeasuredLayer> measure_layer(const ModelConfig& shape, int ratio, const LayerBudget& budget, ThreadPool& pool);
+// A layer of the given ratio (0, 4, 128) with synthetic weights: `experts` of the shape's routed experts, its own
+// number a token. kResourceExhausted when not even a few experts fit.
+Result<plan::MeasuredLayer> measure_layer(const ModelConfig& shape, int ratio, const LayerBudget& budget,
+                                          ThreadPool& pool);
 
 }  // namespace nautile

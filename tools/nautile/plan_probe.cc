@@ -29,14 +29,16 @@ std::string today() {
   return plan::date_text(std::chrono::duration_cast<std::chrono::hours>(now).count() / 24);
 }
 
-Status measure_layers(const ProbeFlags& flags, const plan::ModelEntry& entry, const MemoryFound& memory, ThreadPool& pool, plan::Measurements& found) {
+Status measure_layers(const ProbeFlags& flags, const plan::ModelEntry& entry, const MemoryFound& memory,
+                      ThreadPool& pool, plan::Measurements& found) {
   if (flags.no_layer) {
     found.layer_problem = "--no-layer";
     return {};
   }
   LayerBudget budget;
   budget.isa = flags.isa;
-  budget.memory_bytes = flags.layer_memory_gb > 0 ? static_cast<size_t>(flags.layer_memory_gb * 1e9) : memory.available_bytes / 3;
+  budget.memory_bytes =
+      flags.layer_memory_gb > 0 ? static_cast<size_t>(flags.layer_memory_gb * 1e9) : memory.available_bytes / 3;
   if (flags.layer_memory_gb == 0) budget.experts = kExperts;
   std::string_view shape_name = entry.id;
   if (shape_name.starts_with("deepseek-")) shape_name.remove_prefix(9);
@@ -67,9 +69,13 @@ int probe(const ProbeFlags& flags) {
   const auto context = plan::parse_tokens(flags.context, "--ctx");
   if (!context.ok()) return fail_plan(context.status());
   if (context.value() < 1 || context.value() > entry.value()->config.max_positions) {
-    return fail_plan({Code::kInvalidArgument, fmt::format("{} tokens is outside 1 to {}", context.value(), entry.value()->config.max_positions), "--ctx"});
+    return fail_plan({Code::kInvalidArgument,
+                      fmt::format("{} tokens is outside 1 to {}", context.value(), entry.value()->config.max_positions),
+                      "--ctx"});
   }
-  if (flags.threads < 0 || flags.threads > 1024) return fail_plan({Code::kInvalidArgument, fmt::format("{} threads", flags.threads), "--threads", "give 1 to 1024, or 0 for one a core"});
+  if (flags.threads < 0 || flags.threads > 1024)
+    return fail_plan({Code::kInvalidArgument, fmt::format("{} threads", flags.threads), "--threads",
+                      "give 1 to 1024, or 0 for one a core"});
   ThreadPool pool(flags.threads == 0 ? usable_cores() : flags.threads);
   const MemoryFound memory = probe_memory();
   plan::Measurements found;
@@ -94,9 +100,11 @@ int probe(const ProbeFlags& flags) {
     found.disk_gbs = disk.value().gbs;
     found.disk_direct = disk.value().direct;
   }
-  if (Status layers = measure_layers(flags, *entry.value(), memory, pool, found); !layers.ok()) return fail_plan(layers);
+  if (Status layers = measure_layers(flags, *entry.value(), memory, pool, found); !layers.ok())
+    return fail_plan(layers);
   if (!flags.save.empty()) {
-    if (Status written = real_files()->write(flags.save, plan::probe_hardware(found).dump(1) + "\n"); !written.ok()) return fail_plan(written);
+    if (Status written = real_files()->write(flags.save, plan::probe_hardware(found).dump(1) + "\n"); !written.ok())
+      return fail_plan(written);
   }
   const plan::Probe result = plan::predict_probe(data.value(), found, context.value());
   if (flags.json) {
@@ -111,14 +119,18 @@ int probe(const ProbeFlags& flags) {
 
 void add_plan_probe(CLI::App& plan_verb, Run& run) {
   auto flags = std::make_shared<ProbeFlags>();
-  auto* verb = plan_verb.add_subcommand("probe", "example: nautile plan probe --model v4-flash\nMeasure this machine within a minute and say what V4 would do on it.");
+  auto* verb = plan_verb.add_subcommand("probe",
+                                        "example: nautile plan probe --model v4-flash\nMeasure this machine within a "
+                                        "minute and say what V4 would do on it.");
   flags->common.add_data(*verb);
   verb->add_option("--model", flags->model, "the shape whose layers are run: v4-flash or v4-pro");
   verb->add_option("--ctx", flags->context, "context of the predictions: 8k, 1m");
   verb->add_option("--disk", flags->disk, "also read this file, to measure its disk");
   verb->add_option("--threads", flags->threads, "0: one a core");
   verb->add_option("--isa", flags->isa, "kernels to run the layer with");
-  verb->add_option("--layer-memory-gb", flags->layer_memory_gb, "memory a layer may take (default: what 48 experts take, or a third of what is free)")->check(CLI::NonNegativeNumber);
+  verb->add_option("--layer-memory-gb", flags->layer_memory_gb,
+                   "memory a layer may take (default: what 48 experts take, or a third of what is free)")
+      ->check(CLI::NonNegativeNumber);
   verb->add_flag("--no-layer", flags->no_layer, "measure memory and units only");
   verb->add_option("--save", flags->save, "write this machine here, for --hw-file");
   verb->add_flag("--json", flags->json, "print JSON, schema planner/1");
