@@ -229,11 +229,21 @@ void add_assumptions(Plan& plan) {
                                : data.kwh_source);
 }
 
-Status add_speed(Plan& plan) {
-  const Load load = plan.load_of();
+// The operating point is chosen at the ideal stack; the stack factor then divides its rates (its definition).
+std::optional<Operating> choose(const Plan& plan, const Machine& machine) {
+  Tuning ideal = plan.tuning;
+  ideal.stack_factor = 1;
   SearchLimits limits;
   limits.min_user_tps = plan.request.min_tps;
-  plan.chosen = best_point(load, plan.machine, plan.tuning, limits);
+  const Load load = plan.load_of();
+  const auto point = best_point(load, machine, ideal, limits);
+  if (!point) return point;
+  return operating_point(load, machine, point->layout, point->batch, point->draft, plan.tuning);
+}
+
+Status add_speed(Plan& plan) {
+  const Load load = plan.load_of();
+  plan.chosen = choose(plan, plan.machine);
   const double rate = prefill_rate(load, plan.machine, static_cast<int64_t>(plan.request.input_tokens), plan.tuning);
   plan.prompt_rate = rate * (plan.machine.placement == Placement::kDevices ? plan.machine.devices : 1);
   if (!plan.chosen) return {};
@@ -256,9 +266,13 @@ Status add_speed(Plan& plan) {
   const double prefill = miss / rate, decode = plan.request.visible_tokens * plan.multiplier / plan.chosen->device_tps;
   plan.prefill_devices = plan.machine.devices * prefill / (prefill + decode);
   plan.decode_devices = plan.machine.devices - plan.prefill_devices;
-  if (plan.chosen->user_tps < plan.request.min_tps) {
-    plan.warnings.push_back(fmt::format("no point gives one user {} tok/s; the fastest gives {}",
-                                        short_number(plan.request.min_tps), short_number(plan.chosen->user_tps)));
+  const double user = plan.chosen->user_tps, wanted = plan.request.min_tps;
+  if (user * plan.tuning.stack_factor < wanted) {
+    plan.warnings.push_back(fmt::format("no point gives one user {} tok/s; the fastest gives {}", short_number(wanted),
+                                        short_number(user)));
+  } else if (user < wanted) {
+    plan.warnings.push_back(fmt::format("at stack factor {:g} one user gets {} tok/s, below the {} asked for",
+                                        plan.tuning.stack_factor, short_number(user), short_number(wanted)));
   }
   return {};
 }
@@ -340,9 +354,7 @@ void add_verdict(Plan& plan) {
   if (!point) {
     if (plan.fit.practical_devices == 0) return;
     machine.devices = plan.fit.practical_devices;
-    SearchLimits limits;
-    limits.min_user_tps = r.min_tps;
-    point = best_point(plan.load_of(), machine, plan.tuning, limits);
+    point = choose(plan, machine);
     if (!point) return;
   }
   Tuning ideal = plan.tuning;

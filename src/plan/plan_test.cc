@@ -69,6 +69,32 @@ TEST_CASE("golden: the worked example") {
   CHECK(plan.verdict->cost.break_even_use == doctest::Approx(0.29).epsilon(0.02));
 }
 
+TEST_CASE("the report's own flip, given back as a flag, flips the verdict") {
+  Request r = example();
+  r.users = 700;  // self-host
+  const Plan plan = make_plan(data(), r).value();
+  CHECK(plan.verdict->choice == "self-host");
+  Request slow = r;
+  slow.stack_factor = 3.4;  // the specification's: break-even at full use
+  const Plan slower = make_plan(data(), slow).value();
+  CHECK(slower.verdict->cost.break_even_use == doctest::Approx(1).epsilon(0.02));
+  Request flipped = r;
+  const Flip& flip = plan.verdict->flip;
+  if (flip.input == "usd_per_device_hour")
+    flipped.rate = flip.to;
+  else if (flip.input == "requests_per_hour")
+    flipped.requests_per_hour = flip.to;
+  else if (flip.input == "multiplier")
+    flipped.multiplier = flip.to;
+  else if (flip.input == "stack_factor")
+    flipped.stack_factor = flip.to;
+  else if (flip.input == "hosted_price_scale") {
+    const HostedRate& rate = plan.price->rate;
+    flipped.hosted_price = HostedRate{rate.hit * flip.to, rate.miss * flip.to, rate.output * flip.to};
+  }
+  CHECK(make_plan(data(), flipped).value().verdict->choice != "self-host");
+}
+
 TEST_CASE("golden: residency on a new stack") {
   Request r = example();
   r.hardware = "mi355x:8";

@@ -45,7 +45,7 @@ with tempfile.TemporaryDirectory() as folder:
     cases = [("", {}),
              ("#hit=0.2&mode=10", {"--hit": "0.2", "--mode": "max"}),
              ("#rate=2.652&mode=1", {"--rate": "2.652", "--mode": "non-think"}),
-             ("#stack=2.5&hit=0", {"--stack-factor": "2.5", "--min-tps": "16", "--hit": "0"})]
+             ("#stack=2.5&hit=0", {"--stack-factor": "2.5", "--hit": "0"})]
     for fragment, flags in cases:
         want = json.loads(program(flags, "--json"))["cost"]
         dom = browse(page.as_uri() + fragment, "--dump-dom")
