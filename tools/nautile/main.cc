@@ -31,6 +31,7 @@ int main(int argc, char** argv) {
   add_score(app, run);
   add_tokenize(app, run);
   add_inspect(app, run);
+  add_plan(app, run);
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {

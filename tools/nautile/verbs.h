@@ -21,5 +21,6 @@ void add_run(CLI::App& app, Run& run);
 void add_score(CLI::App& app, Run& run);
 void add_tokenize(CLI::App& app, Run& run);
 void add_inspect(CLI::App& app, Run& run);
+void add_plan(CLI::App& app, Run& run);
 
 }  // namespace nautile

@@ -1,0 +1,314 @@
+// Measurements of the machine. Every measured sum is written to a sink, so that no loop is optimised away.
+#include "sys/probe.h"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <atomic>
+#include <chrono>
+#include <cstdint>
+#include <cstdlib>
+#include <cstring>
+#include <fstream>
+#include <memory>
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
+namespace nautile {
+namespace {
+
+double now() {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
+using Sum = uint64_t (*)(const uint64_t* data, size_t words, int streams);
+
+// Adds every word, taking turns among `streams` sequential runs.
+uint64_t sum_plain(const uint64_t* data, size_t words, int streams) {
+  uint64_t sum[4] = {};
+  const size_t run = words / static_cast<size_t>(streams) / 32 * 32;
+  for (size_t i = 0; i < run; i += 32) {
+    for (int s = 0; s < streams; ++s) {
+      const uint64_t* at = data + static_cast<size_t>(s) * run + i;
+      for (int j = 0; j < 32; j += 4) {
+        for (int k = 0; k < 4; ++k) sum[k] += at[j + k];
+      }
+    }
+  }
+  return sum[0] + sum[1] + sum[2] + sum[3];
+}
+
+#if defined(__x86_64__)
+__attribute__((target("avx2"))) uint64_t sum_avx2(const uint64_t* data, size_t words, int streams) {
+  __m256i sum[4] = {};
+  const size_t run = words / static_cast<size_t>(streams) / 32 * 32;
+  for (size_t i = 0; i < run; i += 32) {
+    for (int s = 0; s < streams; ++s) {
+      const auto* at = reinterpret_cast<const __m256i*>(data + static_cast<size_t>(s) * run + i);
+      for (int j = 0; j < 8; ++j) sum[j & 3] = _mm256_add_epi64(sum[j & 3], _mm256_loadu_si256(at + j));
+    }
+  }
+  alignas(32) uint64_t out[4];
+  _mm256_store_si256(reinterpret_cast<__m256i*>(out),
+                     _mm256_add_epi64(_mm256_add_epi64(sum[0], sum[1]), _mm256_add_epi64(sum[2], sum[3])));
+  return out[0] + out[1] + out[2] + out[3];
+}
+
+__attribute__((target("avx512f"))) uint64_t sum_avx512(const uint64_t* data, size_t words, int streams) {
+  __m512i sum[4] = {};
+  const size_t run = words / static_cast<size_t>(streams) / 32 * 32;
+  for (size_t i = 0; i < run; i += 32) {
+    for (int s = 0; s < streams; ++s) {
+      const uint64_t* at = data + static_cast<size_t>(s) * run + i;
+      for (int j = 0; j < 4; ++j) sum[j] = _mm512_add_epi64(sum[j], _mm512_loadu_si512(at + 8 * j));
+    }
+  }
+  alignas(64) uint64_t out[8];
+  _mm512_store_si512(out, _mm512_add_epi64(_mm512_add_epi64(sum[0], sum[1]), _mm512_add_epi64(sum[2], sum[3])));
+  uint64_t all = 0;
+  for (uint64_t word : out) all += word;
+  return all;
+}
+#endif
+
+Sum best_sum() {
+#if defined(__x86_64__)
+  __builtin_cpu_init();
+  if (__builtin_cpu_supports("avx512f")) return sum_avx512;
+  if (__builtin_cpu_supports("avx2")) return sum_avx2;
+#endif
+  return sum_plain;
+}
+
+// Multiply-add chains in registers; returns operations done and leaves the result in the sink.
+using Chain = double (*)(int64_t rounds, volatile float* sink);
+
+constexpr int kChains = 16;  // enough to hide the latency of any of these units
+
+#if defined(__x86_64__)
+__attribute__((target("avx2,fma"))) double chain_fma256(int64_t rounds, volatile float* sink) {
+  __m256 sum[12];
+  for (int j = 0; j < 12; ++j) sum[j] = _mm256_set1_ps(static_cast<float>(j));
+  const __m256 a = _mm256_set1_ps(1 + *sink), b = _mm256_set1_ps(*sink + 1e-9f);
+  for (int64_t i = 0; i < rounds; ++i) {
+#pragma GCC unroll 12
+    for (int j = 0; j < 12; ++j) sum[j] = _mm256_fmadd_ps(sum[j], a, b);
+  }
+  for (int j = 1; j < 12; ++j) sum[0] = _mm256_add_ps(sum[0], sum[j]);
+  *sink = _mm256_cvtss_f32(sum[0]) * 0;
+  return static_cast<double>(rounds) * 12 * 8 * 2;
+}
+
+__attribute__((target("avx512f"))) double chain_fma512(int64_t rounds, volatile float* sink) {
+  __m512 sum[kChains];
+  for (int j = 0; j < kChains; ++j) sum[j] = _mm512_set1_ps(static_cast<float>(j));
+  const __m512 a = _mm512_set1_ps(1 + *sink), b = _mm512_set1_ps(*sink + 1e-9f);
+  for (int64_t i = 0; i < rounds; ++i) {
+#pragma GCC unroll 16
+    for (int j = 0; j < kChains; ++j) sum[j] = _mm512_fmadd_ps(sum[j], a, b);
+  }
+  for (int j = 1; j < kChains; ++j) sum[0] = _mm512_add_ps(sum[0], sum[j]);
+  *sink = _mm512_cvtss_f32(sum[0]) * 0;
+  return static_cast<double>(rounds) * kChains * 16 * 2;
+}
+
+__attribute__((target("avx512f,avx512bf16"))) double chain_bf16(int64_t rounds, volatile float* sink) {
+  __m512 sum[kChains];
+  for (int j = 0; j < kChains; ++j) sum[j] = _mm512_set1_ps(static_cast<float>(j));
+  const auto a =
+      reinterpret_cast<__m512bh>(_mm512_set1_epi32(static_cast<int>(0x3f803f80u + static_cast<unsigned>(*sink))));
+  for (int64_t i = 0; i < rounds; ++i) {
+#pragma GCC unroll 16
+    for (int j = 0; j < kChains; ++j) sum[j] = _mm512_dpbf16_ps(sum[j], a, a);
+  }
+  for (int j = 1; j < kChains; ++j) sum[0] = _mm512_add_ps(sum[0], sum[j]);
+  *sink = _mm512_cvtss_f32(sum[0]) * 0;
+  return static_cast<double>(rounds) * kChains * 32 * 2;
+}
+
+__attribute__((target("avx512f,avx512vnni"))) double chain_int8(int64_t rounds, volatile float* sink) {
+  __m512i sum[kChains];
+  for (int j = 0; j < kChains; ++j) sum[j] = _mm512_set1_epi32(j);
+  const __m512i a = _mm512_set1_epi32(0x01010101 + static_cast<int>(*sink));
+  for (int64_t i = 0; i < rounds; ++i) {
+#pragma GCC unroll 16
+    for (int j = 0; j < kChains; ++j) sum[j] = _mm512_dpbusd_epi32(sum[j], a, a);
+  }
+  for (int j = 1; j < kChains; ++j) sum[0] = _mm512_add_epi32(sum[0], sum[j]);
+  alignas(64) int32_t out[16];
+  _mm512_store_si512(out, sum[0]);
+  *sink = static_cast<float>(out[0]) * 0;
+  return static_cast<double>(rounds) * kChains * 64 * 2;
+}
+#endif
+
+double chain_plain(int64_t rounds, volatile float* sink) {
+  float sum[kChains];
+  for (int j = 0; j < kChains; ++j) sum[j] = static_cast<float>(j);
+  const float a = 1 + *sink, b = *sink + 1e-9f;
+  for (int64_t i = 0; i < rounds; ++i) {
+    for (float& value : sum) value = value * a + b;
+  }
+  for (int j = 1; j < kChains; ++j) sum[0] += sum[j];
+  *sink = sum[0] * 0;
+  return static_cast<double>(rounds) * kChains * 2;
+}
+
+struct Kind {
+  const char* name;
+  Chain chain;
+};
+
+std::vector<Kind> kinds() {
+  std::vector<Kind> found;
+#if defined(__x86_64__)
+  __builtin_cpu_init();
+  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
+    found.push_back({"fp32 FMA 256 bit", chain_fma256});
+  if (__builtin_cpu_supports("avx512f")) found.push_back({"fp32 FMA 512 bit", chain_fma512});
+  if (__builtin_cpu_supports("avx512bf16")) found.push_back({"BF16 dot 512 bit", chain_bf16});
+  if (__builtin_cpu_supports("avx512vnni")) found.push_back({"int8 dot 512 bit", chain_int8});
+#endif
+  if (found.empty()) found.push_back({"fp32 multiply-add", chain_plain});
+  return found;
+}
+
+struct Unmap {
+  size_t bytes = 0;
+  void operator()(void* at) const { munmap(at, bytes); }
+};
+
+}  // namespace
+
+Result<BandwidthProbe> probe_read_bandwidth(ThreadPool& pool, size_t bytes, double seconds) {
+  bytes = std::max<size_t>(bytes, 64u << 20);
+  void* at = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (at == MAP_FAILED) {
+    return Status(Code::kResourceExhausted, fmt::format("no {} bytes of memory for the bandwidth test", bytes), "probe",
+                  "free some memory");
+  }
+  std::unique_ptr<void, Unmap> buffer(at, Unmap{bytes});
+  madvise(at, bytes, MADV_HUGEPAGE);
+  auto* words = static_cast<uint64_t*>(at);
+  const int threads = pool.threads();
+  const size_t share = bytes / 8 / static_cast<size_t>(threads) / 256 * 256;
+  // Each worker touches its own part first, so that the pages lie on its node.
+  pool.run([&](int worker) {
+    uint64_t* own = words + share * static_cast<size_t>(worker);
+    for (size_t i = 0; i < share; ++i) own[i] = i;
+  });
+  const Sum sum = best_sum();
+  std::atomic<uint64_t> sink{0};
+  BandwidthProbe best;
+  best.threads = threads;
+  best.bytes = share * 8 * static_cast<size_t>(threads);
+  constexpr int kStreamCounts[] = {1, 2, 4, 8};
+  for (int streams : kStreamCounts) {
+    std::vector<double> passes;
+    const double until = now() + seconds / 4;
+    do {
+      const double begin = now();
+      pool.run([&](int worker) { sink += sum(words + share * static_cast<size_t>(worker), share, streams); });
+      passes.push_back(static_cast<double>(best.bytes) / (now() - begin) / 1e9);
+    } while (now() < until || passes.size() < 3);
+    std::sort(passes.begin(), passes.end());
+    const double median = passes[passes.size() / 2];
+    if (median > best.gbs) {
+      best.gbs = median;
+      best.streams = streams;
+      best.low_gbs = passes.front();
+      best.high_gbs = passes.back();
+    }
+  }
+  return best;
+}
+
+std::vector<PeakRow> probe_peak(ThreadPool& pool, double seconds) {
+  std::vector<PeakRow> rows;
+  for (const Kind& kind : kinds()) {
+    constexpr int64_t kRounds = 100000;
+    double best = 0;
+    const double until = now() + seconds;
+    do {
+      std::vector<double> done(static_cast<size_t>(pool.threads()));
+      const double begin = now();
+      pool.run([&](int worker) {
+        volatile float sink = 0;
+        double sum = 0;
+        for (int i = 0; i < 8; ++i) sum += kind.chain(kRounds, &sink);
+        done[static_cast<size_t>(worker)] = sum;
+      });
+      double all = 0;
+      for (double part : done) all += part;
+      best = std::max(best, all / (now() - begin) / 1e12);
+    } while (now() < until);
+    rows.push_back({kind.name, best});
+  }
+  return rows;
+}
+
+Result<DiskProbe> probe_disk(const std::string& path, double seconds) {
+  DiskProbe probe;
+  int file = open(path.c_str(), O_RDONLY | O_DIRECT | O_CLOEXEC);
+  probe.direct = file >= 0;
+  if (file < 0) file = open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  if (file < 0) {
+    const Code code = errno == ENOENT ? Code::kNotFound : Code::kIo;
+    return Status(code, fmt::format("cannot open the file: {}", std::strerror(errno)), path);
+  }
+  constexpr size_t kPiece = 8u << 20;
+  void* piece = nullptr;
+  if (posix_memalign(&piece, 4096, kPiece) != 0) {
+    close(file);
+    return Status(Code::kResourceExhausted, "no memory for the read buffer", path);
+  }
+  const double begin = now();
+  Status problem;
+  while (now() - begin < seconds) {
+    const ssize_t got = read(file, piece, kPiece);
+    if (got < 0) {
+      problem = Status(Code::kIo, fmt::format("cannot read the file: {}", std::strerror(errno)), path);
+      break;
+    }
+    if (got == 0) break;
+    probe.bytes += static_cast<size_t>(got);
+  }
+  probe.gbs = static_cast<double>(probe.bytes) / std::max(now() - begin, 1e-9) / 1e9;
+  free(piece);
+  close(file);
+  if (!problem.ok()) return problem;
+  if (probe.bytes == 0) return Status(Code::kInvalidArgument, "the file is empty", path);
+  return probe;
+}
+
+MemoryFound probe_memory() {
+  MemoryFound found;
+  std::ifstream info("/proc/meminfo");
+  std::string name;
+  size_t kilobytes = 0;
+  std::string unit;
+  while (info >> name >> kilobytes) {
+    std::getline(info, unit);
+    if (name == "MemTotal:") found.total_bytes = kilobytes * 1024;
+    if (name == "MemAvailable:") found.available_bytes = kilobytes * 1024;
+  }
+  return found;
+}
+
+std::string cpu_name() {
+  std::ifstream info("/proc/cpuinfo");
+  std::string line;
+  while (std::getline(info, line)) {
+    if (line.rfind("model name", 0) != 0) continue;
+    const size_t colon = line.find(": ");
+    if (colon != std::string::npos) return line.substr(colon + 2);
+  }
+  return "unknown CPU";
+}
+
+}  // namespace nautile

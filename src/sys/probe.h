@@ -1,0 +1,51 @@
+// What this machine can do: read bandwidth of its memory, peak of its multiply-add units, read rate of a disk.
+//
+// Measurements, so two calls differ; each says how long it took and how it was done. One caller at a time: the
+// measurement uses every thread of the pool it is given.
+#pragma once
+
+#include <cstddef>
+#include <string>
+#include <vector>
+
+#include "base/status.h"
+#include "sys/threads.h"
+
+namespace nautile {
+
+struct BandwidthProbe {
+  double gbs = 0;                    // best median over the stream counts, 1e9 bytes a second
+  double low_gbs = 0, high_gbs = 0;  // smallest and largest pass at that stream count
+  int streams = 0;                   // a thread, at the best
+  int threads = 0;
+  size_t bytes = 0;  // of the buffer that was read
+};
+// Reads a buffer of `bytes` (at least 64 MiB; well above the caches to mean memory) with 1, 2, 4 and 8 sequential
+// streams a thread, for about `seconds` in all. kResourceExhausted when the buffer cannot be had.
+Result<BandwidthProbe> probe_read_bandwidth(ThreadPool& pool, size_t bytes, double seconds);
+
+struct PeakRow {
+  std::string name;   // "fp32 FMA 512 bit", "BF16 dot 512 bit", "int8 dot 512 bit"
+  double tflops = 0;  // all threads; a multiply-add counts 2
+};
+// Each kind of multiply-add that this CPU has, in registers alone, each for about `seconds`.
+std::vector<PeakRow> probe_peak(ThreadPool& pool, double seconds);
+
+struct DiskProbe {
+  double gbs = 0;
+  size_t bytes = 0;
+  bool direct = false;  // past the page cache; otherwise the figure may be the cache's
+};
+// Reads the file at `path` from its start in 8 MiB pieces for about `seconds`. kNotFound or kIo with the path.
+Result<DiskProbe> probe_disk(const std::string& path, double seconds);
+
+// Bytes of memory in this machine and free for use now; 0 when the system does not say.
+struct MemoryFound {
+  size_t total_bytes = 0, available_bytes = 0;
+};
+MemoryFound probe_memory();
+
+// The CPU's own name, or "unknown CPU".
+std::string cpu_name();
+
+}  // namespace nautile

@@ -1,0 +1,47 @@
+// The probe measures something plausible and refuses what it cannot measure. No speed is asserted.
+#include "sys/probe.h"
+
+#include <doctest/doctest.h>
+
+#include <cstdio>
+#include <fstream>
+
+using namespace nautile;
+
+TEST_CASE("bandwidth and peak are positive, ordered and named") {
+  ThreadPool pool(1);
+  const auto bandwidth = probe_read_bandwidth(pool, 1, 0.01);
+  REQUIRE(bandwidth.ok());
+  const BandwidthProbe& b = bandwidth.value();
+  CHECK(b.bytes >= (60u << 20));  // raised to at least 64 MiB, less the remainder of the split
+  CHECK(b.gbs > 0);
+  CHECK(b.low_gbs <= b.gbs);
+  CHECK(b.gbs <= b.high_gbs);
+  CHECK((b.streams == 1 || b.streams == 2 || b.streams == 4 || b.streams == 8));
+  const auto rows = probe_peak(pool, 0.001);
+  REQUIRE_FALSE(rows.empty());
+  for (const PeakRow& row : rows) {
+    CHECK(row.tflops > 0);
+    CHECK_FALSE(row.name.empty());
+  }
+}
+
+TEST_CASE("a disk probe reads the file and names one that is missing or empty") {
+  CHECK(probe_disk("/nowhere/at/all", 0.01).status().code() == Code::kNotFound);
+  const std::string path = "probe_test.tmp";
+  std::ofstream(path).close();
+  CHECK(probe_disk(path, 0.01).status().code() == Code::kInvalidArgument);
+  std::ofstream(path) << std::string(1 << 20, 'x');
+  const auto disk = probe_disk(path, 0.05);
+  REQUIRE(disk.ok());
+  CHECK(disk.value().bytes == (1 << 20));
+  CHECK(disk.value().gbs > 0);
+  std::remove(path.c_str());
+}
+
+TEST_CASE("memory and CPU are known on this system") {
+  const MemoryFound memory = probe_memory();
+  CHECK(memory.total_bytes > 0);
+  CHECK(memory.available_bytes <= memory.total_bytes);
+  CHECK_FALSE(cpu_name().empty());
+}
