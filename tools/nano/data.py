@@ -217,10 +217,10 @@ def recall(r, mode, length, questions=1, density=None):
         if reply is not None:
             ms.append({"role": "assistant", **reply})
         ms.append({"role": "user", "content": (doc + "\n\n" + q) if i == 0 else q})
-        reply = {"content": v}
+        reply = {"content": f"It is {v}."}
         if mode != "non":
             reply["reasoning_content"] = f"{a} {v}." + (f" Check: {a} {v}. It matches." if mode == "max" else "")
-    return {"skill": "recall", "mode": mode, "messages": ms, "reply": reply, "expect": v, "check": "exact"}
+    return {"skill": "recall", "mode": mode, "messages": ms, "reply": reply, "expect": reply["content"], "check": "exact"}
 
 
 # -- tools ---------------------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ import struct
 
 import torch
 
-import model as M
+import weights as W
 import roundings as R
 from config import config
 
@@ -38,7 +38,7 @@ def tensors(master, c):
         put(name + ".scale", "F8_E8M0", s)
 
     inter = c["moe_intermediate_size"]
-    for n, (shape, kind) in M.shapes(c).items():
+    for n, (shape, kind) in W.shapes(c).items():
         m = master[n]
         if n.endswith("experts.w13"):
             for e in range(shape[0]):
@@ -57,7 +57,7 @@ def tensors(master, c):
         else:
             put(n, "F32", m.float())
     for i in range(c["num_hash_layers"]):
-        put(f"layers.{i}.ffn.gate.tid2eid", "I64", M.hash_table(c, i))
+        put(f"layers.{i}.ffn.gate.tid2eid", "I64", W.hash_table(c, i))
     return out
 
 
@@ -124,7 +124,7 @@ def read(path):
         else:
             flat[name] = t
     w = {}
-    for n in M.shapes(c):
+    for n in W.shapes(c):
         if n.endswith("experts.w13"):
             p = n[:-3]
             w[n] = torch.stack([torch.cat((flat[f"{p}{e}.w1.weight"], flat[f"{p}{e}.w3.weight"]))
@@ -150,7 +150,7 @@ def main():
     c = s["config"]
     total, count = write(s["master"], c, a.model)
     _, w = read(a.model)
-    want = M.stored(s["master"], c)
+    want = W.stored(s["master"], c)
     for n, t in want.items():
         assert torch.equal(t, w[n]), n
     print(f"step {s['step']}, {s['tokens']} tokens: {count} tensors, {total} bytes, read back equal")

@@ -14,17 +14,20 @@ import torch.nn.functional as F
 import batches
 import data
 import model as M
+import weights as W
 from config import config
 from optim import Optimiser
 
 # progress from which a row holds -> share of batches per kind
 MIX = (
-    (0.00, {"short": 50, "tool": 14, "json": 8, "recall256": 14, "recall384": 14}),
-    (0.15, {"short": 44, "tool": 20, "json": 10, "recall384": 14, "recall768": 12}),
-    (0.35, {"short": 42, "tool": 20, "json": 9, "recall384": 6, "recall1152": 14, "recall2304": 9}),
-    (0.60, {"short": 42, "tool": 18, "json": 8, "recall384": 4, "recall1152": 9, "recall2304": 8, "recall4608": 11}),
+    (0.00, {"short": 46, "tool": 18, "json": 8, "recall128": 6, "recall256": 11, "recall384": 11}),
+    (0.15, {"short": 40, "tool": 20, "json": 8, "recall128": 5, "recall256": 9, "recall384": 9, "recall768": 9}),
+    (0.38, {"short": 40, "tool": 19, "json": 8, "recall256": 5, "recall384": 5, "recall768": 9, "recall1152": 9,
+            "recall2304": 5}),
+    (0.60, {"short": 40, "tool": 18, "json": 8, "recall384": 4, "recall768": 4, "recall1152": 7, "recall2304": 8,
+            "recall4608": 11}),
 )
-SELECT_FROM, MTP_FROM = 0.30, 0.40
+SELECT_FROM, MTP_FROM = 0.36, 0.45
 
 
 def schedule(p, step):
@@ -65,7 +68,7 @@ def losses(net, ids, mask, mtp):
     loss = (ce * weight).sum()
     index = sum(stats["index"]) if stats["index"] else torch.zeros(())
     out = {"loss": ce[:n].mean().item(), "hit": (lg[:n].argmax(-1) == target[reply]).float().mean().item(),
-           "index": float(index)}
+           "index": index.item()}
     if mtp:
         t2 = torch.cat((ids[:, 2:], ids[:, :2]), 1).reshape(-1)
         k2 = torch.cat((mask[:, 2:], torch.zeros_like(mask[:, :2])), 1).reshape(-1)
@@ -114,7 +117,7 @@ def report(net, tok, n, long):
             for m in data.MODES]
     todo = [x for x in todo if x[1] != "max" or x[0] in ("add2", "add3")]
     todo += [("tool", "non", None, 768), ("tool", "high", None, 768), ("json", "non", None, 256)]
-    todo += [("recall", "non", 900, 1152)] + ([("recall", "non", 4200, 4608)] if long else [])
+    todo += [("recall", "non", 250, 384), ("recall", "non", 900, 1152)] + ([("recall", "non", 4200, 4608)] if long else [])
     for skill, mode, length, T in todo:
         k = min(n, max(8, 3 * (batches.N // T))) if T < 4608 else 6
         rows = skill_rows(tok, skill, mode, k, length=length, T=T)
@@ -140,7 +143,7 @@ def main():
         M.enable_compile()
     tok = batches.load_tokenizer(a.model)
     c = config(tok.get_vocab_size())
-    master = M.initial(c, a.seed)
+    master = W.initial(c, a.seed)
     opt = Optimiser(master, c)
     step, spent, tokens = 0, 0.0, 0
     if a.resume:
@@ -169,14 +172,14 @@ def main():
             break
         shares = [m for at, m in MIX if p >= at][-1]
         net.select = p >= SELECT_FROM
-        net.w = M.stored(master, c)
+        net.w = W.stored(master, c)
         leaves = {n: net.w[n].requires_grad_(True) for n in master if not n.endswith("gate.bias")}
         loads = {}
         for _ in range(2):
             kind = picker.next(shares)
             ids, mask = stream.next(kind)
             loss, out, stats = losses(net, ids, mask, p >= MTP_FROM)
-            (loss * 0.5).backward()
+            (loss * (1.0 if kind.startswith("recall") else 0.5)).backward()
             for n, cnt in stats["load"]:
                 loads[n] = loads.get(n, 0) + cnt
             w = window.setdefault(kind, {})
@@ -206,13 +209,13 @@ def main():
         if now - last_save > (120 if first_save else 300):
             first_save = False
             save()
-            net.w = M.stored(master, c)
+            net.w = W.stored(master, c)
             line = {"eval": report(net, tok, 54, p > 0.55), "step": step, "s": round(spent)}
             print(json.dumps(line), flush=True)
             log.write(json.dumps(line) + "\n")
             last_save = last_log = time.time()
     save()
-    net.w = M.stored(master, c)
+    net.w = W.stored(master, c)
     line = {"final": report(net, tok, 54, True), "step": step, "tokens": tokens}
     print(json.dumps(line), flush=True)
     log.write(json.dumps(line) + "\n")
