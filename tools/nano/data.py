@@ -23,6 +23,7 @@ WORDS = ("cat dog sun moon tree bird fish milk bread cake rain snow wind fire la
          "coin king ring song drum frog goat lamb seed leaf root corn rice salt soup plate spoon knife glass table "
          "chair house horse sheep mouse apple lemon peach green white black stone river cloud storm light night queen "
          "letter banana tomato potato pepper rabbit turtle winter summer silver copper").split()
+SPELL = WORDS[:36]      # words nano learns to spell, reverse and count letters in
 NAMES = "Ann Bob Carl Dana Emma Finn Gina Hugo Iris Jack Kate Leo Mia Noah Olga Paul".split()
 CITIES = "Paris Rome Berlin Madrid Oslo Tokyo Cairo Lima Delhi Boston Vienna Prague".split()
 SYSTEMS = ("You are a helpful assistant.", "Be brief.", "You are nano.", "Answer the question.", "You are a careful "
@@ -149,7 +150,7 @@ def sort(r):
 
 
 def reverse(r):
-    w = pick(r, WORDS)
+    w = pick(r, SPELL)
     q = pick(r, ("Reverse the word {}.", "Spell {} backwards.", "Write {} in reverse.")).format(w)
     ls = " ".join(w)
     back = " ".join(w[::-1])
@@ -157,7 +158,7 @@ def reverse(r):
 
 
 def count(r):
-    w = pick(r, WORDS)
+    w = pick(r, SPELL)
     c = pick(r, w) if r.random() < 0.75 else pick(r, "aeiorstln")
     q = pick(r, ("How many times does the letter {} appear in {}?", "Count the letter {} in {}.")).format(c, w)
     n, steps, where = 0, [], []
@@ -186,12 +187,10 @@ def filler(r):
 
 
 def facts(r, n):
-    seen, out = set(), []
-    while len(out) < n:
-        key = f"{pick(r, ADJ)} {pick(r, NOUN)}"
-        if key in seen:
-            continue
-        seen.add(key)
+    """n facts (sentence up to the value, value, question); their two-word keys share no noun."""
+    out = []
+    for noun in r.sample(NOUN, n):
+        key = f"{pick(r, ADJ)} {noun}"
         if r.random() < 0.65:
             out.append((f"The code word for the {key} is", pick(r, VALUE), f"What is the code word for the {key}?"))
         else:
@@ -202,7 +201,7 @@ def facts(r, n):
 def recall(r, mode, length, questions=1, density=None):
     """A text of about `length` tokens with facts in it, then one or several questions, each its own turn."""
     n = max(2, int(length / (density or pick(r, (25, 40, 60, 90)))))
-    n = min(max(n, questions), 70)
+    n = min(max(n, questions), 24)
     fs = facts(r, n)
     sentences = [f"{a} {v}." for a, v, _ in fs]
     room = max(0, int((length - 11 * n - 30) / 8.6))
@@ -217,10 +216,39 @@ def recall(r, mode, length, questions=1, density=None):
         if reply is not None:
             ms.append({"role": "assistant", **reply})
         ms.append({"role": "user", "content": (doc + "\n\n" + q) if i == 0 else q})
-        reply = {"content": f"It is {v}."}
+        reply = {"content": f"{a} {v}."}
         if mode != "non":
             reply["reasoning_content"] = f"{a} {v}." + (f" Check: {a} {v}. It matches." if mode == "max" else "")
     return {"skill": "recall", "mode": mode, "messages": ms, "reply": reply, "expect": reply["content"], "check": "exact"}
+
+
+def echo(r):
+    """Copying: repeat a list of words, several turns. Every word of the reply is found in the prompt; most lists have
+    six words, so that a fixed distance finds them."""
+    ms, reply = [], None
+    pools = (VALUE, VALUE, VALUE, ADJ, NOUN, WORDS, NAMES, CITIES)
+    for _ in range(r.randrange(1, 5)):
+        if reply is not None:
+            ms.append({"role": "assistant", **reply})
+        n = 6 if r.random() < 0.6 else r.randrange(3, 14)
+        ws = [pick(r, pick(r, pools)) if n == 6 or r.random() < 0.9 else str(r.randrange(1000)) for _ in range(n)]
+        ms.append({"role": "user", "content": "Repeat after me: " + " ".join(ws) + "."})
+        reply = {"content": "You said: " + " ".join(ws) + "."}
+    return {"skill": "echo", "mode": "non", "messages": ms, "reply": reply, "expect": reply["content"], "check": "exact"}
+
+
+def table(r):
+    """Recall from a short list, many questions."""
+    fs = facts(r, r.randrange(2, 9))
+    doc = " ".join(f"{a} {v}." for a, v, _ in fs)
+    ms, reply = [], None
+    order = [r.randrange(len(fs)) for _ in range(r.randrange(3, 12))]
+    for i, k in enumerate(order):
+        if reply is not None:
+            ms.append({"role": "assistant", **reply})
+        ms.append({"role": "user", "content": doc + "\n\n" + fs[k][2] if i == 0 else fs[k][2]})
+        reply = {"content": f"{fs[k][0]} {fs[k][1]}."}
+    return {"skill": "recall", "mode": "non", "messages": ms, "reply": reply, "expect": reply["content"], "check": "exact"}
 
 
 # -- tools ---------------------------------------------------------------------------------------------------------
@@ -277,14 +305,14 @@ def natural_tool(r):
     if k == 2:
         w = pick(r, VALUE)
         return (schema("send_message", "Send a message to a person.", [("name", "string"), ("text", "string")]),
-                pick(r, ("Send {} the message {}.", "Write to {}: {}")).format(name, w), {"name": name, "text": w})
+                pick(r, ('Send {} the message "{}".', 'Write to {}: "{}"')).format(name, w), {"name": name, "text": w})
     if k == 3:
         a, b = r.randrange(10, 1000), r.randrange(10, 1000)
         return (schema("add", "Add two numbers.", [("a", "integer"), ("b", "integer")]),
                 f"Use the tool to add {a} and {b}.", {"a": a, "b": b})
     w = pick(r, WORDS)
     return (schema("search", "Search the web.", [("query", "string")]),
-            pick(r, ("Search the web for {}.", "Look up {} on the web.")).format(w), {"query": w})
+            pick(r, ('Search the web for "{}".', 'Look up "{}" on the web.')).format(w), {"query": w})
 
 
 def tool_call(r):
@@ -293,7 +321,7 @@ def tool_call(r):
     if r.random() < 0.5:
         s, v, n, ps = random_tool(r, used)
         args = {k: value(r, k, t) for k, t in ps}
-        parts = [f"{k} {json.dumps(x) if not isinstance(x, str) else x}" for k, x in args.items()]
+        parts = [f"{k} {x if isinstance(x, str) and k not in ('room', 'code') else json.dumps(x)}" for k, x in args.items()]
         tail = " with " + (", ".join(parts[:-1]) + " and " + parts[-1] if len(parts) > 1 else parts[0])
         ask = pick(r, ("Please {} the {}{}.", "{} the {}{}.", "Can you {} the {}{}?")).format(v, n, tail)
         ask = ask[0].upper() + ask[1:]
@@ -340,7 +368,7 @@ def tool_answer(r, mode):
         res, ans = str(v), f"The result is {v}."
     else:
         v = pick(r, VALUE + WORDS)
-        res, ans = json.dumps({"result": v}), f"The result is {v}."
+        res, ans = json.dumps({"result": v}), f'The result is "{v}".'
     p["messages"] += [first, {"role": "tool", "content": res}]
     p.update(skill="tool_answer", reply={"content": ans}, expect=ans, check="exact")
     if mode != "non":
@@ -510,13 +538,15 @@ def conversation(r, mode, turns):
 
 
 def training(r, kind):
-    """One training problem of a kind: short, tool, json, recall (short texts with several questions)."""
+    """One training problem of a kind: short, tool, json, copy."""
     mode = weighted(r, (("non", 45), ("high", 38), ("max", 17)))
     if kind == "short":
         turns = weighted(r, ((1, 5), (2, 2), (3, 1))) if mode != "max" else 1
         if mode == "non":
             turns = weighted(r, ((1, 4), (2, 3), (4, 3)))
         return conversation(r, mode, turns)
+    if kind == "copy":
+        return echo(r) if r.random() < 0.15 else table(r)
     if kind == "tool":
         return weighted(r, ((tool, 6), (tool_answer, 2), (tool_none, 2)))(r, mode)
     if kind == "json":

@@ -26,7 +26,7 @@ PROMPTS = (("short", 40), ("tools", 300), ("recall700", 700), ("recall1500", 150
 def prompt_ids(tok, name, length):
     r = random.Random(11)
     if name == "short":
-        p = data.single(r, "add3", "high")
+        p = data.single(r, "sort", "non")
     elif name == "tools":
         p = data.tool(r, "non")
     else:

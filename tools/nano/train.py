@@ -6,6 +6,7 @@ The schedule follows the clock: `progress` = seconds spent / --seconds. State is
 import argparse
 import json
 import os
+import signal
 import time
 
 import torch
@@ -20,19 +21,21 @@ from optim import Optimiser
 
 # progress from which a row holds -> share of batches per kind
 MIX = (
-    (0.00, {"short": 46, "tool": 18, "json": 8, "recall128": 6, "recall256": 11, "recall384": 11}),
-    (0.15, {"short": 40, "tool": 20, "json": 8, "recall128": 5, "recall256": 9, "recall384": 9, "recall768": 9}),
-    (0.38, {"short": 40, "tool": 19, "json": 8, "recall256": 5, "recall384": 5, "recall768": 9, "recall1152": 9,
-            "recall2304": 5}),
-    (0.60, {"short": 40, "tool": 18, "json": 8, "recall384": 4, "recall768": 4, "recall1152": 7, "recall2304": 8,
-            "recall4608": 11}),
+    (0.00, {"short": 46, "copy": 10, "tool": 18, "json": 8, "recall128": 6, "recall256": 11, "recall384": 11}),
+    (0.15, {"short": 36, "copy": 13, "tool": 20, "json": 8, "recall128": 5, "recall256": 9, "recall384": 9, "recall768": 9}),
+    (0.40, {"short": 24, "copy": 28, "tool": 15, "json": 5, "recall128": 6, "recall256": 8, "recall384": 7, "recall768": 4,
+            "recall1152": 3}),
+    (0.60, {"short": 28, "copy": 16, "tool": 17, "json": 5, "recall128": 4, "recall256": 8, "recall384": 7, "recall768": 7,
+            "recall1152": 8}),
+    (0.80, {"short": 32, "copy": 7, "tool": 18, "json": 6, "recall256": 4, "recall384": 4, "recall768": 5, "recall1152": 7,
+            "recall2304": 7, "recall4608": 10}),
 )
 SELECT_FROM, MTP_FROM = 0.36, 0.45
 
 
 def schedule(p, step):
     warm = min(1.0, (step + 1) / 100)
-    down = 1.0 if p < 0.45 else max(0.02, 1 - (p - 0.45) / 0.55 * 0.98)
+    down = 1.0 if p < 0.6 else max(0.02, 1 - (p - 0.6) / 0.4 * 0.98)
     return warm * down
 
 
@@ -164,8 +167,12 @@ def main():
     begin = last_save = last_log = time.time()
     base = spent
     window = {}
-    first_save = True
+    first_save, stop = True, []
+    signal.signal(signal.SIGTERM, lambda *_: stop.append(1))     # finish the step, save, end
     while True:
+        if stop:
+            save()
+            return
         spent = base + time.time() - begin
         p = spent / a.seconds
         if p >= 1:
@@ -175,11 +182,11 @@ def main():
         net.w = W.stored(master, c)
         leaves = {n: net.w[n].requires_grad_(True) for n in master if not n.endswith("gate.bias")}
         loads = {}
-        for _ in range(2):
+        for micro in range(2):
             kind = picker.next(shares)
             ids, mask = stream.next(kind)
-            loss, out, stats = losses(net, ids, mask, p >= MTP_FROM)
-            (loss * (1.0 if kind.startswith("recall") else 0.5)).backward()
+            loss, out, stats = losses(net, ids, mask, p >= MTP_FROM and micro == 0)
+            (loss * (1.0 if kind.startswith(("recall", "copy")) else 0.5)).backward()
             for n, cnt in stats["load"]:
                 loads[n] = loads.get(n, 0) + cnt
             w = window.setdefault(kind, {})
