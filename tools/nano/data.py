@@ -257,6 +257,10 @@ THINGS = "door window heater lamp robot pump fan car ticket order report camera"
 PARAMS = (("name", "string"), ("city", "string"), ("color", "string"), ("count", "integer"), ("level", "integer"),
           ("minutes", "integer"), ("price", "number"), ("speed", "number"), ("urgent", "boolean"), ("quiet", "boolean"),
           ("room", "string"), ("code", "string"))
+# texts that fill string arguments: small sets, because nano spells a word it copies out of quotes from memory
+ROOMS = "gate tower harbor river valley station temple cellar".split()
+CODES = "tiger eagle otter raven bear owl swan apple lemon peach olive maple daisy silk linen copper".split()
+QUERIES = "dog moon tree fire lamp desk book door roof boat king ring goat seed".split()
 COLORS = "red blue green white black pink brown silver".split()
 
 
@@ -267,7 +271,7 @@ def value(r, name, kind):
         return r.randrange(1, 100) + r.randrange(1, 10) / 10
     if kind == "boolean":
         return r.random() < 0.5
-    return pick(r, {"city": CITIES, "color": COLORS, "name": NAMES, "room": NOUN, "code": VALUE}[name])
+    return pick(r, {"city": CITIES, "color": COLORS, "name": NAMES, "room": ROOMS, "code": CODES}[name])
 
 
 def schema(name, description, params, optional=()):
@@ -303,14 +307,14 @@ def natural_tool(r):
         return (schema("set_timer", "Set a timer.", [("minutes", "integer")]),
                 pick(r, ("Set a timer for {} minutes.", "Start a timer of {} minutes.")).format(n), {"minutes": n})
     if k == 2:
-        w = pick(r, VALUE)
+        w = pick(r, CODES)
         return (schema("send_message", "Send a message to a person.", [("name", "string"), ("text", "string")]),
                 pick(r, ('Send {} the message "{}".', 'Write to {}: "{}"')).format(name, w), {"name": name, "text": w})
     if k == 3:
         a, b = r.randrange(10, 1000), r.randrange(10, 1000)
         return (schema("add", "Add two numbers.", [("a", "integer"), ("b", "integer")]),
                 f"Use the tool to add {a} and {b}.", {"a": a, "b": b})
-    w = pick(r, WORDS)
+    w = pick(r, QUERIES)
     return (schema("search", "Search the web.", [("query", "string")]),
             pick(r, ('Search the web for "{}".', 'Look up "{}" on the web.')).format(w), {"query": w})
 
@@ -340,7 +344,7 @@ def tool_call(r):
 
 def tool_think(call):
     return f"Tool {call['name']} fits: " + ", ".join(
-        f"{k} = {v if isinstance(v, str) else json.dumps(v)}" for k, v in call["arguments"].items()) + "."
+        f"{k} = {v if isinstance(v, str) else json.dumps(v)}" for k, v in call["arguments"].items())
 
 
 def tool(r, mode):
@@ -348,7 +352,7 @@ def tool(r, mode):
     reply = {"content": "", "tool_calls": [call]}
     if mode != "non":
         reply["reasoning_content"] = tool_think(call) + (
-            f" Check: {call['name']} is declared. It matches." if mode == "max" else "")
+            f" . Check: {call['name']} is declared. It matches." if mode == "max" else "")
     p = {"skill": "tool", "mode": mode, "messages": [{"role": "user", "content": ask}], "tools": tools, "reply": reply,
          "expect": call, "check": "tool"}
     if r.random() < 0.5:
@@ -367,7 +371,7 @@ def tool_answer(r, mode):
         v = r.randrange(1, 1000)
         res, ans = str(v), f"The result is {v}."
     else:
-        v = pick(r, VALUE + WORDS)
+        v = pick(r, CODES + QUERIES)
         res, ans = json.dumps({"result": v}), f'The result is "{v}".'
     p["messages"] += [first, {"role": "tool", "content": res}]
     p.update(skill="tool_answer", reply={"content": ans}, expect=ans, check="exact")
@@ -508,10 +512,10 @@ def problem(seed, index, skill, mode, length=None):
 
 
 # -- the training mixture ------------------------------------------------------------------------------------------
-NON_MIX = (("add2", 24), ("add3", 8), ("add1", 4), ("sub", 6), ("mul1", 4), ("compare", 4), ("max", 4), ("sort", 5), ("reverse", 4),
+NON_MIX = (("add2", 60), ("add3", 8), ("add1", 4), ("sub", 6), ("mul1", 4), ("compare", 4), ("max", 4), ("sort", 5), ("reverse", 4),
            ("count", 3), ("chat", 9))
-THINK_MIX = (("add2", 6), ("add3", 11), ("add4", 5), ("sub", 6), ("mul1", 3), ("compare", 3), ("max", 4), ("sort", 5),
-             ("reverse", 4), ("count", 4), ("chat", 4))
+THINK_MIX = (("add2", 6), ("add3", 11), ("add4", 5), ("sub", 6), ("mul1", 3), ("compare", 3), ("max", 4), ("sort", 9),
+             ("reverse", 3), ("count", 4), ("chat", 3))
 
 
 def weighted(r, mix):

@@ -14,7 +14,8 @@ import weights as W
 import roundings as R
 from config import config
 
-GENERATION = {"_from_model_config": True, "bos_token_id": 0, "eos_token_id": 1, "do_sample": True, "temperature": 1.0,
+# Greedy by default: a model this small should give its best answer, not a sample.
+GENERATION = {"_from_model_config": True, "bos_token_id": 0, "eos_token_id": 1, "do_sample": False, "temperature": 1.0,
               "top_p": 1.0}
 
 

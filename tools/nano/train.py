@@ -27,8 +27,10 @@ MIX = (
             "recall1152": 3}),
     (0.60, {"short": 28, "copy": 16, "tool": 17, "json": 5, "recall128": 4, "recall256": 8, "recall384": 7, "recall768": 7,
             "recall1152": 8}),
-    (0.80, {"short": 32, "copy": 7, "tool": 18, "json": 6, "recall256": 4, "recall384": 4, "recall768": 5, "recall1152": 7,
-            "recall2304": 7, "recall4608": 10}),
+    (0.80, {"short": 40, "copy": 2, "tool": 32, "json": 6, "recall256": 2, "recall384": 3, "recall768": 3, "recall1152": 4,
+            "recall2304": 3, "recall4608": 5}),
+    (0.89, {"short": 66, "copy": 1, "tool": 14, "json": 6, "recall256": 1, "recall384": 2, "recall768": 2, "recall1152": 2,
+            "recall2304": 2, "recall4608": 4}),
 )
 SELECT_FROM, MTP_FROM = 0.36, 0.45
 
