@@ -63,7 +63,7 @@ class Stream:
             while len(rows) < N // T:
                 mode = data.weighted(self.r, (("non", 70), ("high", 20), ("max", 10)))
                 questions = 1 + self.r.randrange(4 if T <= 384 else 8 if T <= 1152 else 12)
-                length = self.r.uniform(0.45, 1.15) * T
+                length = self.r.uniform(0.4, 1.0) * T
                 row = encode(self.tok, data.recall(self.r, mode, length, questions))
                 if T * 0.4 < len(row[0]) <= T:
                     rows.append(row)

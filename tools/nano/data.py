@@ -204,7 +204,7 @@ def recall(r, mode, length, questions=1, density=None):
     n = min(max(n, questions), 24)
     fs = facts(r, n)
     sentences = [f"{a} {v}." for a, v, _ in fs]
-    room = max(0, int((length - 11 * n - 30) / 8.6))
+    room = max(0, int((length - 12 * n - 30) / 6.95))
     text = sentences + [filler(r) for _ in range(room)]
     r.shuffle(text)
     doc = " ".join(text)
