@@ -16,11 +16,11 @@ deps:
 	@scripts/install-deps.sh
 
 $(BUILD)/build.ninja: CMakeLists.txt | deps
-	cmake --preset release
+	@cmake --preset release >&2
 
 .PHONY: build/nautile
 build/nautile: $(BUILD)/build.ninja
-	cmake --build $(BUILD) -j $(JOBS) --target nautile
+	@cmake --build $(BUILD) -j $(JOBS) --target nautile >&2
 	@ln -sfn release/nautile build/nautile
 
 run: build/nautile
