@@ -4,7 +4,7 @@
 add_library(nautile_flags INTERFACE)
 target_compile_options(nautile_flags INTERFACE -Wall -Wextra -Werror -fno-omit-frame-pointer
   # g++ 12 sees overlap in the standard library's own "literal" + std::string at -O3 (its bug 105329).
-  -Wno-restrict
+  $<$<CXX_COMPILER_ID:GNU>:-Wno-restrict>
   # Same tokens everywhere: no contraction the source does not spell, no reassociation.
   -ffp-contract=off)
 target_include_directories(nautile_flags INTERFACE ${CMAKE_SOURCE_DIR}/src ${CMAKE_SOURCE_DIR}/include)
