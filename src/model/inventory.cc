@@ -58,7 +58,7 @@ class Layout {
   }
 
  private:
-  void add(std::string name, DType dtype, std::vector<int64_t> shape, Component component, Role role,
+  void add(std::string name, DType dtype, std::vector<int64_t> shape, Component component, StorageRole role,
            int64_t parameters_per_element) {
     ExpectedTensor tensor;
     tensor.parameters = *shape_elements(shape) * parameters_per_element;
@@ -72,36 +72,36 @@ class Layout {
     out_.push_back(std::move(tensor));
   }
   void plain(std::string name, std::vector<int64_t> shape, Component component) {
-    add(std::move(name), DType::kBf16, std::move(shape), component, Role::kBf16, 1);
+    add(std::move(name), DType::kBf16, std::move(shape), component, StorageRole::kBf16, 1);
   }
   void fp32(std::string name, std::vector<int64_t> shape, Component component) {
-    add(std::move(name), DType::kF32, std::move(shape), component, Role::kF32, 1);
+    add(std::move(name), DType::kF32, std::move(shape), component, StorageRole::kF32, 1);
   }
   void dense(const std::string& name, int64_t n, int64_t k, Component component) {
-    add(name + ".weight", DType::kF8E4M3, {n, k}, component, Role::kDense, 1);
+    add(name + ".weight", DType::kF8E4M3, {n, k}, component, StorageRole::kDense, 1);
     add(name + ".scale", DType::kE8M0, {ceil_div(n, kScaleBlock), ceil_div(k, kScaleBlock)}, component,
-        Role::kDenseScale, 0);
+        StorageRole::kDenseScale, 0);
   }
   void expert(const std::string& name, int64_t n, int64_t k, ExpertFormat format) {
     constexpr Component kWhere = Component::kRoutedExperts;
     switch (format) {
       case ExpertFormat::kMxfp4:
-        add(name + ".weight", DType::kI8, {n, k / 2}, kWhere, Role::kExpert, 2);
-        add(name + ".scale", DType::kE8M0, {n, k / kMxBlock}, kWhere, Role::kExpertScale, 0);
+        add(name + ".weight", DType::kI8, {n, k / 2}, kWhere, StorageRole::kExpert, 2);
+        add(name + ".scale", DType::kE8M0, {n, k / kMxBlock}, kWhere, StorageRole::kExpertScale, 0);
         break;
       case ExpertFormat::kFp8:
-        add(name + ".weight", DType::kF8E4M3, {n, k}, kWhere, Role::kExpert, 1);
+        add(name + ".weight", DType::kF8E4M3, {n, k}, kWhere, StorageRole::kExpert, 1);
         add(name + ".scale", DType::kE8M0, {ceil_div(n, kScaleBlock), ceil_div(k, kScaleBlock)}, kWhere,
-            Role::kExpertScale, 0);
+            StorageRole::kExpertScale, 0);
         break;
       case ExpertFormat::kNvfp4:
-        add(name + ".weight", DType::kU8, {n, k / 2}, kWhere, Role::kExpert, 2);
-        add(name + ".weight_scale", DType::kF8E4M3, {n, k / kNvBlock}, kWhere, Role::kExpertScale, 0);
-        add(name + ".weight_scale_2", DType::kF32, {}, kWhere, Role::kExpertGlobal, 0);
-        add(name + ".input_scale", DType::kF32, {}, kWhere, Role::kExpertGlobal, 0);
+        add(name + ".weight", DType::kU8, {n, k / 2}, kWhere, StorageRole::kExpert, 2);
+        add(name + ".weight_scale", DType::kF8E4M3, {n, k / kNvBlock}, kWhere, StorageRole::kExpertScale, 0);
+        add(name + ".weight_scale_2", DType::kF32, {}, kWhere, StorageRole::kExpertGlobal, 0);
+        add(name + ".input_scale", DType::kF32, {}, kWhere, StorageRole::kExpertGlobal, 0);
         break;
       case ExpertFormat::kBf16:
-        add(name + ".weight", DType::kBf16, {n, k}, kWhere, Role::kExpert, 1);
+        add(name + ".weight", DType::kBf16, {n, k}, kWhere, StorageRole::kExpert, 1);
         break;
     }
   }
@@ -150,7 +150,7 @@ class Layout {
     plain(p + "ffn.gate.weight", {c_.routed_experts, d}, Component::kGate);
     if (hash_routed) {
       add(p + "ffn.gate.tid2eid", DType::kI64, {c_.vocab_size, c_.experts_per_token}, Component::kHashTable,
-          Role::kTable, 0);
+          StorageRole::kTable, 0);
     } else {
       fp32(p + "ffn.gate.bias", {c_.routed_experts}, Component::kGate);
     }

@@ -46,7 +46,7 @@ inline constexpr int kComponents = static_cast<int>(Component::kDraftHead) + 1;
 const char* component_name(Component component);
 
 // What may be stored under a name.
-enum class Role {
+enum class StorageRole {
   kDense,         // E4M3 with a scale in the release; BF16 or F32 without one after de-quantising
   kDenseScale,    // [ceil(N/128), ceil(K/128)], E8M0 (or its byte as U8, or its value as F32)
   kExpert,        // as the variant's expert format says
@@ -62,7 +62,7 @@ struct ExpectedTensor {
   DType dtype = DType::kBf16;  // as released
   std::vector<int64_t> shape;
   Component component = Component::kNorms;
-  Role role = Role::kBf16;
+  StorageRole role = StorageRole::kBf16;
   bool draft = false;      // under mtp.*
   int64_t parameters = 0;  // 0 for scales and tables; two per byte for packed FP4
   uint64_t bytes = 0;      // as released

@@ -114,15 +114,15 @@ class Planner {
     using Draw = Recipe::Draw;
     const double std = 1 / std::sqrt(static_cast<double>(std::max<int64_t>(k, 1)));
     switch (tensor.role) {
-      case Role::kDense:
+      case StorageRole::kDense:
         return coded(Draw::kCodes8, std, 100);
-      case Role::kDenseScale:
+      case StorageRole::kDenseScale:
         return scale(tensor.dtype, std, 100);
-      case Role::kExpert:
+      case StorageRole::kExpert:
         if (tensor.dtype == DType::kF8E4M3) return coded(Draw::kCodes8, std, 100);
         if (tensor.dtype == DType::kBf16) return normal(Draw::kNormalBf16, 0, std);
         return coded(Draw::kCodes4, std, 2);
-      case Role::kExpertScale:
+      case StorageRole::kExpertScale:
         if (tensor.dtype == DType::kF8E4M3) {
           // Block scale x tensor scale is the power of two that the codes want; blocks differ by up to a quarter.
           Recipe out = coded(Draw::kScaleE4m3, std, 2);
@@ -134,20 +134,20 @@ class Planner {
           return out;
         }
         return scale(tensor.dtype, std, tensor.shape[0] == rows_of_weight_ ? 2 : 100);
-      case Role::kExpertGlobal: {
+      case StorageRole::kExpertGlobal: {
         Recipe out;
         out.draw = Draw::kConstantF32;
         out.mean = tensor.name.ends_with("input_scale") ? 10.0 / (6 * 448) : std::ldexp(1.0, exponent_for(std, 2) - 6);
         return out;
       }
-      case Role::kTable: {
+      case StorageRole::kTable: {
         Recipe out;
         out.draw = Draw::kTable;
         return out;
       }
-      case Role::kBf16:
+      case StorageRole::kBf16:
         return plain(tensor, Draw::kNormalBf16, std);
-      case Role::kF32:
+      case StorageRole::kF32:
         return plain(tensor, Draw::kNormalF32, std);
     }
     return {};
@@ -304,13 +304,13 @@ struct Filler {
 // K of the matrix a tensor is or scales.
 int64_t inputs_of(const std::vector<ExpectedTensor>& tensors, size_t at) {
   size_t weight = at;
-  if (tensors[at].role == Role::kDenseScale) weight = at - 1;
-  while ((tensors[weight].role == Role::kExpertScale || tensors[weight].role == Role::kExpertGlobal) && weight > 0) {
+  if (tensors[at].role == StorageRole::kDenseScale) weight = at - 1;
+  while ((tensors[weight].role == StorageRole::kExpertScale || tensors[weight].role == StorageRole::kExpertGlobal) && weight > 0) {
     --weight;
   }
   const ExpectedTensor& tensor = tensors[weight];
   if (tensor.shape.empty()) return 1;
-  const bool packed = tensor.role == Role::kExpert && (tensor.dtype == DType::kI8 || tensor.dtype == DType::kU8);
+  const bool packed = tensor.role == StorageRole::kExpert && (tensor.dtype == DType::kI8 || tensor.dtype == DType::kU8);
   return tensor.shape.back() * (packed ? 2 : 1);
 }
 
@@ -342,7 +342,7 @@ Result<Checkpoint> synthetic_checkpoint(const ModelConfig& config, const Variant
   std::vector<Piece> pieces;
   for (size_t i = 0; i < tensors.size(); ++i) {
     const ExpectedTensor& tensor = tensors[i];
-    if (tensor.role == Role::kExpert) {
+    if (tensor.role == StorageRole::kExpert) {
       // One scale a row and block (MXFP4), or one a 128 x 128 block (FP8).
       planner.set_weight_rows(tensor.dtype == DType::kF8E4M3 ? -1 : tensor.shape[0]);
     }

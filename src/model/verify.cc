@@ -45,24 +45,24 @@ Result<ExpertFormat> detect_expert_format(const Checkpoint& checkpoint, const st
 
 std::vector<DType> accepted_dtypes(const ExpectedTensor& expected) {
   switch (expected.role) {
-    case Role::kDense:
+    case StorageRole::kDense:
       return {DType::kF8E4M3, DType::kBf16, DType::kF32};
-    case Role::kDenseScale:
+    case StorageRole::kDenseScale:
       return {DType::kE8M0, DType::kU8, DType::kF32};
-    case Role::kExpert:
+    case StorageRole::kExpert:
       if (expected.dtype == DType::kF8E4M3) return {DType::kF8E4M3};
       if (expected.dtype == DType::kBf16) return {DType::kBf16, DType::kF32};
       return {DType::kI8, DType::kU8};
-    case Role::kExpertScale:
+    case StorageRole::kExpertScale:
       if (expected.dtype == DType::kF8E4M3) return {DType::kF8E4M3};
       return {DType::kE8M0, DType::kU8, DType::kF32};
-    case Role::kExpertGlobal:
+    case StorageRole::kExpertGlobal:
       return {DType::kF32};
-    case Role::kBf16:
+    case StorageRole::kBf16:
       return {DType::kBf16, DType::kF32};
-    case Role::kF32:
+    case StorageRole::kF32:
       return {DType::kF32, DType::kBf16};
-    case Role::kTable:
+    case StorageRole::kTable:
       return {DType::kI64, DType::kI32};
   }
   return {};
@@ -73,12 +73,12 @@ enum class Rule { kNone, kE8m0, kE4m3, kF32, kPositiveF32, kBf16, kTableI64, kTa
 
 Rule rule_for(const ExpectedTensor& expected, DType dtype) {
   switch (expected.role) {
-    case Role::kDenseScale:
-    case Role::kExpertScale:
-    case Role::kExpertGlobal:
+    case StorageRole::kDenseScale:
+    case StorageRole::kExpertScale:
+    case StorageRole::kExpertGlobal:
       if (dtype == DType::kF8E4M3) return Rule::kE4m3;
       return dtype == DType::kF32 ? Rule::kPositiveF32 : Rule::kE8m0;
-    case Role::kTable:
+    case StorageRole::kTable:
       return dtype == DType::kI64 ? Rule::kTableI64 : Rule::kTableI32;
     default:
       break;
@@ -247,7 +247,7 @@ Status verify(const Checkpoint& checkpoint, const ModelConfig& config, const Ver
   for (size_t i = 0; i < expected.size(); ++i) {
     const ExpectedTensor& want = expected[i];
     const TensorView* tensor = checkpoint.find(want.name);
-    if (want.role == Role::kDenseScale) {
+    if (want.role == StorageRole::kDenseScale) {
       // The weight stands right before its scale. A de-quantised weight has none.
       const TensorView* weight = checkpoint.find(expected[i - 1].name);
       if (weight != nullptr && weight->dtype != DType::kF8E4M3) {

@@ -75,9 +75,9 @@ Arithmetic count(const ModelConfig& config) {
       model.resident_only_bytes += bytes;
       model.embedding_params += params;
     } else if (tensor.component == Component::kNorms ||
-               (tensor.component == Component::kGate && tensor.role == Role::kF32)) {
+               (tensor.component == Component::kGate && tensor.role == StorageRole::kF32)) {
       model.elementwise += params;
-    } else if (tensor.role == Role::kDense) {
+    } else if (tensor.role == StorageRole::kDense) {
       model.gemm_fp8 += params;
     } else {
       model.gemm_bf16 += params;
