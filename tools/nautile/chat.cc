@@ -38,7 +38,8 @@ class LineReader {
   explicit LineReader(std::string history) : history_(std::move(history)), terminal_(isatty(STDIN_FILENO)) {
     if (!terminal_) return;
     rl_catch_signals = 0;
-    rl_signal_event_hook = [] {
+    // Called ten times a second while nothing is typed; readline looks at rl_done after it, not after a signal.
+    rl_event_hook = [] {
       if (g_interrupted) {
         rl_replace_line("", 0);
         rl_done = 1;
@@ -197,7 +198,6 @@ Status chat(ChatFlags flags) {
   LineReader reader(history_path());
   chat.banner();
 
-  // Without SA_RESTART the signal wakes readline.
   struct sigaction action = {};
   action.sa_handler = [](int) { g_interrupted = 1; };
   sigaction(SIGINT, &action, nullptr);
