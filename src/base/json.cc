@@ -182,6 +182,9 @@ void append_python(const Json& value, std::string& out) {
 }  // namespace
 
 Result<Json> parse_json(std::string_view text, const std::string& where) {
+  if (const size_t nul = find_nul(text); nul != std::string_view::npos) {
+    return Status(Code::kCorrupt, "not valid JSON: a NUL byte", fmt::format("{}, byte {}", where, nul));
+  }
   Json root;
   StrictBuilder builder(root);
   if (!Json::sax_parse(text.begin(), text.end(), &builder) || !builder.problem_.empty()) {

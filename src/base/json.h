@@ -19,6 +19,10 @@ inline constexpr int kMaxJsonDepth = 128;
 // `where` names the text in the error ("config.json"). kCorrupt with the byte position otherwise.
 Result<Json> parse_json(std::string_view text, const std::string& where);
 
+// No JSON text holds a NUL byte, and the library reads one as the end of its input, whatever follows: every caller of its
+// parser looks for one first. npos when there is none.
+inline size_t find_nul(std::string_view text) { return text.find('\0'); }
+
 // The field `key` of `object` as the asked type; kInvalidArgument naming `where.key` when it is missing or of another
 // type. Integers must be whole numbers within int64.
 Result<int64_t> json_int(const Json& object, const char* key, const std::string& where);

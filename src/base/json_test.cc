@@ -11,6 +11,9 @@ TEST_CASE("parse_json refuses duplicate keys, depth, trailing bytes and bad UTF-
   CHECK_FALSE(parse_json("{} x", "t").ok());
   CHECK_FALSE(parse_json("\"\xff\"", "t").ok());
   CHECK_FALSE(parse_json("", "t").ok());
+  // Found by fuzzing: the library takes a NUL for the end of the text.
+  CHECK_FALSE(parse_json(std::string_view("1\0}", 3), "t").ok());
+  CHECK_FALSE(parse_json(std::string_view("{}\0", 3), "t").ok());
   CHECK(parse_json(std::string(128, '[') + std::string(128, ']'), "t").ok());
   CHECK_FALSE(parse_json(std::string(129, '[') + std::string(129, ']'), "t").ok());
   CHECK_FALSE(parse_json(std::string(200000, '['), "t").ok());

@@ -8,6 +8,7 @@
 #include <unordered_map>
 #include <unordered_set>
 
+#include "base/json.h"
 #include "checkpoint/names.h"
 #include "checkpoint/safetensors.h"
 
@@ -178,6 +179,9 @@ struct Loader {
 }  // namespace
 
 Result<ShardIndex> parse_shard_index(std::string_view text, const std::string& where) {
+  if (const size_t nul = find_nul(text); nul != std::string_view::npos) {
+    return Status(Code::kCorrupt, "a NUL byte, which no JSON has", fmt::format("{}, byte {}", where, nul));
+  }
   IndexReader reader;
   if (!nlohmann::json::sax_parse(text.begin(), text.end(), &reader)) {
     return Status(Code::kCorrupt, reader.problem, fmt::format("{}, byte {}", where, reader.position));

@@ -10,6 +10,8 @@
 #include <nlohmann/json.hpp>
 #include <unordered_set>
 
+#include "base/json.h"
+
 namespace nautile {
 namespace {
 
@@ -192,6 +194,9 @@ Result<SafetensorsHeader> parse_safetensors(std::span<const std::byte> file, con
                    0);
   }
   const std::string_view text(reinterpret_cast<const char*>(file.data()) + 8, header_bytes);
+  if (const size_t nul = find_nul(text); nul != std::string_view::npos) {
+    return corrupt("the header has a NUL byte, which no JSON has", 8 + nul);
+  }
   HeaderReader reader;
   if (!nlohmann::json::sax_parse(text.begin(), text.end(), &reader)) {
     return corrupt(reader.problem, 8 + reader.position, reader.tensor);

@@ -290,6 +290,14 @@ TEST_CASE("starting inside a call, and where a prompt says to start") {
   CHECK(start("inside <think><｜User｜>Hi<｜query｜>") == OutputStart::kContent);
 }
 
+TEST_CASE("a value that is JSON up to a NUL byte becomes a string") {
+  // Found by fuzzing.
+  const std::string value("1\0 trailing", 11);
+  const Outcome whole = parse_all_ways(answering(), kOpen + invoke("f", parameter("b", value, false)) + kClose);
+  REQUIRE(whole.message.calls.size() == 1);
+  CHECK(whole.message.calls[0].arguments == "{\"b\": \"1\\u0000 trailing\"}");
+}
+
 TEST_CASE("random soups: cuts do not matter, text is not lost, markup does not leak") {
   std::mt19937 random(11);
   const std::vector<std::string> plain = {"a", "word ", "é",   "🐦",     "\n",     "\n\n", "<",         "</",

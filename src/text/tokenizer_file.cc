@@ -304,6 +304,9 @@ class Checker {
 }  // namespace
 
 Result<TokenizerFile> read_tokenizer_file(std::string_view json, const std::string& where) {
+  if (const size_t nul = find_nul(json); nul != std::string_view::npos) {
+    return Status(Code::kCorrupt, "not a tokenizer.json: a NUL byte", fmt::format("{}, byte {}", where, nul));
+  }
   TokenizerFile file;
   Json root;
   FileBuilder builder(root, file);
