@@ -39,6 +39,7 @@ step "oracles"
 if [ -n "${NAUTILE_PYTHON:-}" ]; then
   program=$PWD/build/release/nautile
   (cd tests/oracle && "$NAUTILE_PYTHON" compare.py "$program")
+  "$NAUTILE_PYTHON" tests/oracle/nano_trainer.py "$program"
   mkdir -p build/oracle
   xz -dc tests/golden/text/v4_tokenizer.json.xz >build/oracle/tokenizer.json
   "$NAUTILE_PYTHON" tests/oracle/tokenizer_oracle.py compare build/oracle/tokenizer.json "$program"
