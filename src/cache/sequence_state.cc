@@ -6,6 +6,8 @@
 #include <algorithm>
 #include <cstring>
 
+#include "tensor/formats.h"
+
 namespace nautile {
 
 SequenceState::SequenceState(std::shared_ptr<const CacheLayout> layout)
@@ -63,6 +65,66 @@ void SequenceState::reserve(int64_t length) {
   }
   const size_t count = static_cast<size_t>((length + kBlockTokens - 1) / kBlockTokens);
   while (blocks_.size() < count) blocks_.push_back(std::make_shared<CacheBlock>(layout_->block_bytes()));
+}
+
+void SequenceState::fill_synthetic(int64_t length, uint64_t seed) {
+  reserve(length);
+  uint64_t state = seed * 2 + 1;
+  auto next = [&] {  // xorshift64*
+    state ^= state >> 12;
+    state ^= state << 25;
+    state ^= state >> 27;
+    return state * 0x2545f4914f6cdd1dull;
+  };
+  auto unit = [&] { return static_cast<float>(next() >> 40) / static_cast<float>(1 << 23) - 1; };
+  auto floats = [&](float* row, size_t count) {
+    for (size_t i = 0; i < count; ++i) row[i] = unit();
+  };
+  const KvLayout& kv = layout_->shape().kv;
+  const IndexLayout& index = layout_->shape().index;
+  std::vector<float> values(std::max(kv.head_dim, index.dim));
+  auto fill_row = [&](std::byte* row) {
+    floats(values.data(), kv.head_dim);
+    if (kv.format == KvFormat::kF32) {
+      std::memcpy(row, values.data(), kv.row_bytes());
+    } else {
+      auto* codes = reinterpret_cast<uint8_t*>(row);
+      for (size_t i = 0; i < kv.nope(); ++i) {
+        const uint8_t code = static_cast<uint8_t>(next() >> 56);
+        codes[i] = (code & 0x7f) == 0x7f ? 0x38 : code;  // no NaN
+      }
+      for (size_t i = 0; i < kv.rope_dim; ++i) {
+        const uint16_t half = f32_to_bf16(values[kv.nope() + i]);
+        std::memcpy(codes + kv.nope() + 2 * i, &half, sizeof half);
+      }
+      std::memset(codes + kv.nope() + 2 * kv.rope_dim, 127 - 7, (kv.nope() + 63) / 64);
+    }
+  };
+  auto fill_key = [&](std::byte* row) {
+    floats(values.data(), index.dim);
+    if (index.format == KvFormat::kF32) {
+      std::memcpy(row, values.data(), index.row_bytes());
+    } else {
+      auto* codes = reinterpret_cast<uint8_t*>(row);
+      for (size_t i = 0; i < index.dim / 2; ++i) codes[i] = static_cast<uint8_t>(next() >> 56);
+      std::memset(codes + index.dim / 2, 127 - 2, index.dim / 32);
+    }
+  };
+  for (size_t layer = 0; layer < layout_->shape().main_layers; ++layer) {
+    const CacheLayout::Layer& l = layout_->layer(layer);
+    for (int64_t p = std::max<int64_t>(0, length - static_cast<int64_t>(layout_->ring_rows())); p < length; ++p) {
+      fill_row(window_row(layer, p));
+    }
+    if (l.ratio == 0) continue;
+    for (int64_t p = std::max<int64_t>(0, length - static_cast<int64_t>(l.state_rows)); p < length; ++p) {
+      floats(state_row(layer, p), l.state_floats);
+    }
+    for (int64_t j = 0; j < length / l.ratio; ++j) {
+      fill_row(writable_entry(layer, j));
+      if (l.ratio == 4) fill_key(writable_key(layer, j));
+    }
+  }
+  length_ = length;
 }
 
 Status SequenceState::rollback(int64_t length) {

@@ -48,6 +48,11 @@ class SequenceState {
   void advance(int64_t tokens) { length_ += tokens; }
   void advance_draft(int64_t tokens) { draft_length_ += tokens; }
 
+  // Pretends that `length` tokens have been through the main layers: every row that a later token reads is filled with
+  // random valid values of the size that trained rows have. For measuring at a depth without the tokens.
+  // Precondition: a new state.
+  void fill_synthetic(int64_t length, uint64_t seed);
+
   // Takes back to `length` tokens. kInvalidArgument when that is more than kMaxRollback, or not in the past.
   Status rollback(int64_t length);
   Status rollback_draft(int64_t length);

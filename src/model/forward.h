@@ -42,6 +42,9 @@ class Forward {
   // A state that fits this model and policy.
   const std::shared_ptr<const CacheLayout>& layout() const { return layout_; }
 
+  // Routed experts whose weights have been read since construction: what a step costs beyond the dense part.
+  uint64_t experts_read() const { return moe_.experts_read(); }
+
   // Runs the batch and advances the states. kInvalidArgument names an empty item, a token outside the vocabulary, a
   // sequence that would pass max_positions, or a state named twice; then nothing has changed.
   Result<ForwardOutput> operator()(std::span<const BatchItem> batch, Logits wanted);

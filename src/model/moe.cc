@@ -90,6 +90,7 @@ void MoeLayer::operator()(Step& step, const Moe& moe, const float* x, float* y) 
   for (size_t e = 0; e < moe.experts.size(); ++e) {
     const std::vector<Assignment>& mine = of_expert_[e];
     if (mine.empty()) continue;
+    ++experts_read_;
     const Expert& expert = moe.experts[e];
     const size_t n = mine.size(), inter = expert.w1.rows;
     float* in = gathered_.floats(n * d);

@@ -18,6 +18,8 @@ class MoeLayer {
  public:
   // y[t] = sum_e w_e expert_e(x[t]) + shared(x[t]). x, y: [tokens, D]
   void operator()(Step& step, const Moe& moe, const float* x, float* y);
+  // Routed experts whose weights have been read so far, each layer and call counted.
+  uint64_t experts_read() const { return experts_read_; }
 
  private:
   struct Assignment {
@@ -27,6 +29,7 @@ class MoeLayer {
   void swiglu(Step& step, const float* gate, const float* up, const float* weights, size_t rows, size_t width,
               float* out);
 
+  uint64_t experts_read_ = 0;
   Linear linear_;
   std::vector<int> chosen_;     // [tokens, K]
   std::vector<float> weights_;  // [tokens, K]

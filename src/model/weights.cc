@@ -203,6 +203,32 @@ int Moe::table_entry(int64_t token, int slot, int width) const {
                                                         : tid2eid->read<int64_t>(index));
 }
 
+WeightCost weight_cost(const Weights& weights) {
+  WeightCost cost;
+  auto dense = [&](std::initializer_list<const WeightView*> matrices) {
+    for (const WeightView* m : matrices) {
+      cost.dense_bytes += m->bytes();
+      cost.dense_macs += m->rows * m->cols;
+    }
+  };
+  for (const Layer& layer : weights.layers) {
+    const Attention& a = layer.attn;
+    dense({&layer.hc_attn.fn, &layer.hc_ffn.fn, &a.wq_a, &a.wq_b, &a.wkv, &a.wo_a, &a.wo_b, &a.compressor.wkv,
+           &a.compressor.wgate, &a.indexer.wq_b, &a.indexer.weights_proj, &a.indexer.compressor.wkv,
+           &a.indexer.compressor.wgate, &layer.moe.gate, &layer.moe.shared.w1, &layer.moe.shared.w3,
+           &layer.moe.shared.w2});
+  }
+  dense({&weights.hc_head.fn});
+  const Expert& expert = weights.layers[0].moe.experts[0];
+  for (const WeightView* m : {&expert.w1, &expert.w3, &expert.w2}) {
+    cost.expert_bytes += m->bytes();
+    cost.expert_macs += m->rows * m->cols;
+  }
+  cost.head_bytes = weights.head.bytes();
+  cost.head_macs = weights.head.rows * weights.head.cols;
+  return cost;
+}
+
 Result<Weights> load_weights(const Checkpoint& checkpoint, const ModelConfig& config) {
   Weights w;
   w.config = config;

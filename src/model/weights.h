@@ -86,6 +86,14 @@ struct Weights {
   std::unique_ptr<Mtp> mtp;  // when the checkpoint has one
 };
 
+// Bytes and multiply-adds of one token's way through the main model, in three parts: what every token touches (embedding
+// row, hash tables and MTP left out), one routed expert, and the head.
+struct WeightCost {
+  uint64_t dense_bytes = 0, expert_bytes = 0, head_bytes = 0;
+  uint64_t dense_macs = 0, expert_macs = 0, head_macs = 0;
+};
+WeightCost weight_cost(const Weights& weights);
+
 // Arranges a checkpoint that verify() (inventory.h) has accepted. kNotFound, kUnsupported or kCorrupt name the tensor:
 // NVFP4 experts and scales that are no powers of two are kUnsupported.
 Result<Weights> load_weights(const Checkpoint& checkpoint, const ModelConfig& config);

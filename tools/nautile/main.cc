@@ -26,6 +26,7 @@ int main(int argc, char** argv) {
   CLI::App app("Runs DeepSeek-V4 from its official checkpoint.", "nautile");
   app.require_subcommand(1);
   Run run;
+  add_bench(app, run);
   add_chat(app, run);
   add_run(app, run);
   add_score(app, run);

@@ -16,6 +16,7 @@ using Run = std::function<int()>;
 // Prints the error on stderr and returns the exit code that fits it.
 int fail(const Status& status);
 
+void add_bench(CLI::App& app, Run& run);
 void add_chat(CLI::App& app, Run& run);
 void add_run(CLI::App& app, Run& run);
 void add_score(CLI::App& app, Run& run);
