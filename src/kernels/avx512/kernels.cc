@@ -10,7 +10,7 @@ namespace {
 
 constexpr const char* kName = "avx512";
 constexpr size_t kLanes = 16;
-constexpr size_t kManyTokens = 4, kManyRows = 2, kOneRows = 4;  // register tiles: tokens x rows, and rows for one token
+constexpr size_t kManyTokens = 4, kManyRows = 3, kOneRows = 4;  // register tiles: tokens x rows, and rows for one token
 using V = __m512;
 
 inline V zero() {
