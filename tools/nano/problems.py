@@ -11,6 +11,8 @@ import data
 
 def public(p):
     q = {k: p[k] for k in ("messages", "tools", "response_format", "mode", "skill", "expect", "check") if k in p}
+    if "response_format" in q:  # a request names the schema as OpenAI's API does
+        q["response_format"] = {"type": "json_schema", "json_schema": {"name": "answer", "schema": q["response_format"]}}
     if "tools" in q:
         q["tools"] = [{"type": "function", "function": t} for t in q["tools"]]
     for m in q["messages"]:
