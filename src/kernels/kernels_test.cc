@@ -156,6 +156,26 @@ TEST_CASE("a NaN scale gives NaN and an E8M0 zero is 2^-127, in every version") 
   }
 }
 
+TEST_CASE("FP8 scales from the smallest to the largest are applied exactly") {
+  Random random;
+  for (const uint8_t scale : {1, 100, 127, 134, 135, 200, 245}) {
+    Weight w = make_weight(WeightFormat::kFp8, 1, 40, random);
+    w.scales = {scale};
+    w.view.scales = w.scales.data();
+    std::vector<float> x(40, 0.f);
+    for (size_t k = 0; k < 40; ++k) {
+      std::fill(x.begin(), x.end(), 0.f);
+      x[k] = 1;
+      const float expected = e4m3_to_f32(static_cast<uint8_t>(w.view.data[k])) * e8m0_to_f32(scale);
+      for (const Kernels* kernels : versions()) {
+        float y = 0;
+        kernels->matmul({w.view, x.data(), 40, 1, &y, 1, 0, 1});
+        CHECK_MESSAGE(y == expected, kernels->name << " scale " << int{scale});
+      }
+    }
+  }
+}
+
 TEST_CASE("attend equals a float64 softmax with the sink, for both row formats and any number of rows") {
   Random random;
   for (auto [dim, rope] : {std::pair{128u, 64u}, {96u, 32u}, {512u, 64u}}) {

@@ -47,30 +47,30 @@ inline V load_bf16(const void* p) {
       _mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128(static_cast<const __m128i*>(p))), 16));
 }
 
-// The bits of E4M3 placed in a float give value * 2^-120, subnormals included.
-inline V load_e4m3(const void* p) {
-  const __m256i code = _mm256_cvtepu8_epi32(_mm_loadl_epi64(static_cast<const __m128i*>(p)));
-  const __m256i sign = _mm256_slli_epi32(_mm256_and_si256(code, _mm256_set1_epi32(0x80)), 24);
-  const __m256i rest = _mm256_slli_epi32(_mm256_and_si256(code, _mm256_set1_epi32(0x7f)), 20);
-  return mul(_mm256_castsi256_ps(_mm256_or_si256(sign, rest)), set1(0x1p120f));
+// The bits of E4M3 placed in a float: value * 2^-120, subnormals included.
+inline V e4m3_bits(const void* p) {
+  const __m256i code = _mm256_cvtepi8_epi32(_mm_loadl_epi64(static_cast<const __m128i*>(p)));
+  return _mm256_castsi256_ps(
+      _mm256_and_si256(_mm256_slli_epi32(code, 20), _mm256_set1_epi32(static_cast<int>(0x87f00000u))));
 }
 
-// 8 E2M1 values from eight codes in the low bytes: a table of the doubled values, halved.
-inline V e2m1_values(__m128i codes) {
+// 8 E2M1 values times 2 * half_scale from eight codes in the low bytes: a table of the doubled values.
+inline V e2m1_values(__m128i codes, V half_scale) {
   const __m128i doubled = _mm_setr_epi8(0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12);
-  return mul(_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_shuffle_epi8(doubled, codes))), set1(0.5f));
+  return mul(_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_shuffle_epi8(doubled, codes))), half_scale);
 }
 
-// 32 E2M1 values from 16 bytes, in column order.
-inline void load_e2m1(const void* p, V out[4]) {
+// 32 E2M1 values times `scale` from 16 bytes, in column order.
+inline void load_e2m1(const void* p, float scale, V out[4]) {
+  const V half = mul(set1(scale), set1(0.5f));
   const __m128i bytes = _mm_loadu_si128(static_cast<const __m128i*>(p));
   const __m128i low = _mm_and_si128(bytes, _mm_set1_epi8(15));
   const __m128i high = _mm_and_si128(_mm_srli_epi16(bytes, 4), _mm_set1_epi8(15));
   const __m128i first = _mm_unpacklo_epi8(low, high), second = _mm_unpackhi_epi8(low, high);
-  out[0] = e2m1_values(first);
-  out[1] = e2m1_values(_mm_srli_si128(first, 8));
-  out[2] = e2m1_values(second);
-  out[3] = e2m1_values(_mm_srli_si128(second, 8));
+  out[0] = e2m1_values(first, half);
+  out[1] = e2m1_values(_mm_srli_si128(first, 8), half);
+  out[2] = e2m1_values(second, half);
+  out[3] = e2m1_values(_mm_srli_si128(second, 8), half);
 }
 
 #include "kernels/vector.inc"

@@ -48,23 +48,23 @@ inline V load_bf16(const void* p) {
       _mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256(static_cast<const __m256i*>(p))), 16));
 }
 
-// The bits of E4M3 placed in a float give value * 2^-120, subnormals included.
-inline V load_e4m3(const void* p) {
-  const __m512i code = _mm512_cvtepu8_epi32(_mm_loadu_si128(static_cast<const __m128i*>(p)));
-  const __m512i sign = _mm512_slli_epi32(_mm512_and_si512(code, _mm512_set1_epi32(0x80)), 24);
-  const __m512i rest = _mm512_slli_epi32(_mm512_and_si512(code, _mm512_set1_epi32(0x7f)), 20);
-  return mul(_mm512_castsi512_ps(_mm512_or_si512(sign, rest)), set1(0x1p120f));
+// The bits of E4M3 placed in a float: value * 2^-120, subnormals included.
+inline V e4m3_bits(const void* p) {
+  const __m512i code = _mm512_cvtepi8_epi32(_mm_loadu_si128(static_cast<const __m128i*>(p)));
+  return _mm512_castsi512_ps(
+      _mm512_and_si512(_mm512_slli_epi32(code, 20), _mm512_set1_epi32(static_cast<int>(0x87f00000u))));
 }
 
-// 32 E2M1 values from 16 bytes, in column order.
-inline void load_e2m1(const void* p, V out[2]) {
+// 32 E2M1 values times `scale` from 16 bytes, in column order. A table index looks at four bits only, so the other
+// nibble may stay where it is.
+inline void load_e2m1(const void* p, float scale, V out[2]) {
   const __m512 table =
-      _mm512_setr_ps(0.f, 0.5f, 1.f, 1.5f, 2.f, 3.f, 4.f, 6.f, -0.f, -0.5f, -1.f, -1.5f, -2.f, -3.f, -4.f, -6.f);
-  const __m128i bytes = _mm_loadu_si128(static_cast<const __m128i*>(p));
-  const __m128i low = _mm_and_si128(bytes, _mm_set1_epi8(15));
-  const __m128i high = _mm_and_si128(_mm_srli_epi16(bytes, 4), _mm_set1_epi8(15));
-  out[0] = _mm512_permutexvar_ps(_mm512_cvtepu8_epi32(_mm_unpacklo_epi8(low, high)), table);
-  out[1] = _mm512_permutexvar_ps(_mm512_cvtepu8_epi32(_mm_unpackhi_epi8(low, high)), table);
+      mul(_mm512_setr_ps(0.f, 0.5f, 1.f, 1.5f, 2.f, 3.f, 4.f, 6.f, -0.f, -0.5f, -1.f, -1.5f, -2.f, -3.f, -4.f, -6.f),
+          set1(scale));
+  const __m256i bytes = _mm256_cvtepu8_epi16(_mm_loadu_si128(static_cast<const __m128i*>(p)));
+  const __m256i codes = _mm256_or_si256(bytes, _mm256_slli_epi16(bytes, 4));
+  out[0] = _mm512_permutexvar_ps(_mm512_cvtepu8_epi32(_mm256_castsi256_si128(codes)), table);
+  out[1] = _mm512_permutexvar_ps(_mm512_cvtepu8_epi32(_mm256_extracti128_si256(codes, 1)), table);
 }
 
 #include "kernels/vector.inc"
