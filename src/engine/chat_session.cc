@@ -53,7 +53,7 @@ void ChatSession::start_from(const std::vector<int32_t>& prompt) {
 }
 
 Status ChatSession::prefill(const std::vector<int32_t>& prompt, const ReplyHooks& hooks, Reply& reply,
-                            std::vector<float>& logits) {
+                            std::span<const float>& logits) {
   const double begin = seconds_now();
   const int64_t total = static_cast<int64_t>(prompt.size());
   while (tokens_.size() < prompt.size()) {
@@ -71,7 +71,7 @@ Status ChatSession::prefill(const std::vector<int32_t>& prompt, const ReplyHooks
     const BatchItem item{state_.get(), std::span(prompt).subspan(done, end - done)};
     NAUTILE_ASSIGN(const ForwardOutput out,
                    model_.forward()({&item, 1}, end == prompt.size() ? Logits::kLast : Logits::kNone));
-    logits.assign(out.logits.begin(), out.logits.end());
+    logits = out.logits;
     tokens_.assign(prompt.begin(), prompt.begin() + static_cast<std::ptrdiff_t>(end));
     if ((end == last_block || end % kSnapshotSpacing == 0) && end % kBlockTokens == 0 &&
         snapshots_.size() < kMaxSnapshots) {
@@ -104,7 +104,7 @@ Result<Reply> ChatSession::reply(const Conversation& conversation, const ReplyOp
   reply.prompt_tokens = static_cast<int64_t>(prompt.size());
   start_from(prompt);
   reply.cached_tokens = static_cast<int64_t>(tokens_.size());
-  std::vector<float> logits;
+  std::span<const float> logits;  // of the last token; valid until the next forward
   NAUTILE_RETURN_IF_ERROR(prefill(prompt, hooks, reply, logits));
 
   OutputParser parser(chat_tokens, {output_start(prompt, chat_tokens), conversation.declared_tools(), {}});
@@ -132,7 +132,7 @@ Result<Reply> ChatSession::reply(const Conversation& conversation, const ReplyOp
       break;
     }
     NAUTILE_ASSIGN(const Sample sample,
-                   sampler_.sample({logits.data(), tokenizer.size()}, options.sampling, history, tokens_.size()));
+                   sampler_.sample(logits.first(tokenizer.size()), options.sampling, history, tokens_.size()));
     history.add_output(sample.id);
     ++reply.output_tokens;
     if (parser.in_reasoning()) ++reply.reasoning_tokens;
@@ -150,7 +150,7 @@ Result<Reply> ChatSession::reply(const Conversation& conversation, const ReplyOp
     if (reply.output_tokens == limit) break;
     const BatchItem item{state_.get(), {&sample.id, 1}};
     NAUTILE_ASSIGN(const ForwardOutput out, model_.forward()({&item, 1}, Logits::kLast));
-    logits.assign(out.logits.begin(), out.logits.end());
+    logits = out.logits;
     tokens_.push_back(sample.id);
   }
   reply.decode_seconds = seconds_now() - begin;

@@ -6,6 +6,7 @@
 
 #include <functional>
 #include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -55,7 +56,7 @@ class ChatSession {
 
  private:
   void start_from(const std::vector<int32_t>& prompt);
-  Status prefill(const std::vector<int32_t>& prompt, const ReplyHooks& hooks, Reply& reply, std::vector<float>& logits);
+  Status prefill(const std::vector<int32_t>& prompt, const ReplyHooks& hooks, Reply& reply, std::span<const float>& logits);
 
   LoadedModel& model_;
   std::unique_ptr<SequenceState> state_;

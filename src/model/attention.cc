@@ -99,10 +99,12 @@ void AttentionLayer::window_keys(Step& step, int ratio, const Attention& weights
   rms_norm(step, kv, dim, weights.kv_norm, kv, tokens);
   step_rows_.resize(std::max(step_rows_.size(), tokens * kv_layout.row_bytes()));
   const RopeTable& table = step.rope(ratio);
-  for (size_t t = 0; t < tokens; ++t) {
-    rotate(kv + t * dim + dim - rope, &table.cos[t * rope / 2], &table.sin[t * rope / 2], rope / 2, false);
-    pack_row(kv_layout, kv + t * dim, step_rows_.data() + t * kv_layout.row_bytes());
-  }
+  step.pool.for_range(tokens, 1, [&](int, size_t begin, size_t end) {
+    for (size_t t = begin; t < end; ++t) {
+      rotate(kv + t * dim + dim - rope, &table.cos[t * rope / 2], &table.sin[t * rope / 2], rope / 2, false);
+      pack_row(kv_layout, kv + t * dim, step_rows_.data() + t * kv_layout.row_bytes());
+    }
+  });
 }
 
 void AttentionLayer::store_entry(Step& step, const Compressor& compressor, int64_t position, float* values,
@@ -145,10 +147,10 @@ void AttentionLayer::compress(Step& step, size_t layer, int ratio, const Attenti
     step.pool.for_range(static_cast<size_t>(range.last - range.first), 1, [&](int worker, size_t begin, size_t end) {
       float* values = pooled + static_cast<size_t>(worker) * dim;
       for (int64_t j = range.first + static_cast<int64_t>(begin); j < range.first + static_cast<int64_t>(end); ++j) {
-        entries_.pool(step, run, layer, j, values);
+        entries_.pool(run, layer, j, values);
         store_entry(step, weights.compressor, j * ratio, values, run.state->writable_entry(layer, j));
         if (ratio == 4) {
-          keys_.pool(step, run, layer, j, values);
+          keys_.pool(run, layer, j, values);
           store_key(step, weights.indexer.compressor, j * ratio, values, run.state->writable_key(layer, j));
         }
       }

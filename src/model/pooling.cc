@@ -28,7 +28,7 @@ const float* WindowRows::row(const TokenRun& run, size_t layer, int64_t position
   return run.state->state_row(layer, position) + offset_;
 }
 
-void WindowRows::pool(const Step&, const TokenRun& run, size_t layer, int64_t index, float* out) const {
+void WindowRows::pool(const TokenRun& run, size_t layer, int64_t index, float* out) const {
   constexpr size_t kMaxCandidates = kBlockTokens;
   const float* kv[kMaxCandidates];
   const float* gate[kMaxCandidates];
