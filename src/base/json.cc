@@ -47,8 +47,7 @@ class StrictBuilder : public nlohmann::detail::json_sax_dom_parser<Json> {
   }
   bool parse_error(std::size_t position, const std::string&, const nlohmann::detail::exception& error) {
     position_ = position;
-    problem_ = error.what();
-    if (auto cut = problem_.find("] "); cut != std::string::npos) problem_ = problem_.substr(cut + 2);
+    problem_ = json_fault(error);
     return false;
   }
 
@@ -181,13 +180,16 @@ void append_python(const Json& value, std::string& out) {
 
 }  // namespace
 
+std::string json_fault(const nlohmann::detail::exception& error) {
+  const std::string text = error.what();
+  const size_t cut = text.find("] ");
+  return cut == std::string::npos ? text : text.substr(cut + 2);
+}
+
 Result<Json> parse_json(std::string_view text, const std::string& where) {
-  if (const size_t nul = find_nul(text); nul != std::string_view::npos) {
-    return Status(Code::kCorrupt, "not valid JSON: a NUL byte", fmt::format("{}, byte {}", where, nul));
-  }
   Json root;
   StrictBuilder builder(root);
-  if (!Json::sax_parse(text.begin(), text.end(), &builder) || !builder.problem_.empty()) {
+  if (!read_json<Json>(text, &builder) || !builder.problem_.empty()) {
     const std::string place = builder.position_ ? fmt::format("{}, byte {}", where, builder.position_) : where;
     return Status(Code::kCorrupt, "not valid JSON: " + builder.problem_, place);
   }

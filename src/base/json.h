@@ -1,5 +1,6 @@
 // JSON in: one strict parser for every file and request that Nautile reads. Order-preserving, rejects duplicate keys,
-// invalid UTF-8, trailing bytes, nesting deeper than kMaxJsonDepth, and integers that 64 bits do not hold (never rounded).
+// invalid UTF-8, trailing bytes, nesting deeper than kMaxJsonDepth, and integers that 64 bits do not hold (never
+// rounded).
 //
 // Thread-safety: free functions without state.
 #pragma once
@@ -19,9 +20,19 @@ inline constexpr int kMaxJsonDepth = 128;
 // `where` names the text in the error ("config.json"). kCorrupt with the byte position otherwise.
 Result<Json> parse_json(std::string_view text, const std::string& where);
 
-// No JSON text holds a NUL byte, and the library reads one as the end of its input, whatever follows: every caller of its
-// parser looks for one first. npos when there is none.
-inline size_t find_nul(std::string_view text) { return text.find('\0'); }
+// Feeds all of `text` to a SAX handler of J; false when the handler or the parser found a fault. Every caller of the
+// library's parser goes through here: the library takes a NUL byte for the end of its input, whatever follows, and no
+// JSON text holds one, so it arrives at the handler's parse_error like any other fault.
+template <class J, class Handler>
+bool read_json(std::string_view text, Handler* handler) {
+  if (const size_t nul = text.find('\0'); nul != std::string_view::npos) {
+    return handler->parse_error(nul, "", nlohmann::detail::parse_error::create(101, nul, "a NUL byte", nullptr));
+  }
+  return J::sax_parse(text.begin(), text.end(), handler);
+}
+
+// The library's words for a fault, without its own numbering.
+std::string json_fault(const nlohmann::detail::exception& error);
 
 // The field `key` of `object` as the asked type; kInvalidArgument naming `where.key` when it is missing or of another
 // type. Integers must be whole numbers within int64.

@@ -63,9 +63,7 @@ class IndexReader : public nlohmann::json_sax<nlohmann::json> {
   }
   bool parse_error(size_t at, const std::string&, const nlohmann::detail::exception& error) override {
     position = at;
-    problem = error.what();
-    if (auto cut = problem.find("] "); cut != std::string::npos) problem = problem.substr(cut + 2);
-    problem = "not valid JSON: " + problem;
+    problem = "not valid JSON: " + json_fault(error);
     return false;
   }
 
@@ -179,11 +177,8 @@ struct Loader {
 }  // namespace
 
 Result<ShardIndex> parse_shard_index(std::string_view text, const std::string& where) {
-  if (const size_t nul = find_nul(text); nul != std::string_view::npos) {
-    return Status(Code::kCorrupt, "a NUL byte, which no JSON has", fmt::format("{}, byte {}", where, nul));
-  }
   IndexReader reader;
-  if (!nlohmann::json::sax_parse(text.begin(), text.end(), &reader)) {
+  if (!read_json<nlohmann::json>(text, &reader)) {
     return Status(Code::kCorrupt, reader.problem, fmt::format("{}, byte {}", where, reader.position));
   }
   if (!reader.has_map) return Status(Code::kCorrupt, "\"weight_map\" is missing", where);

@@ -131,9 +131,7 @@ class HeaderReader : public nlohmann::json_sax<nlohmann::json> {
 
   bool parse_error(size_t at, const std::string&, const nlohmann::detail::exception& error) override {
     position = at;
-    problem = error.what();
-    if (auto cut = problem.find("] "); cut != std::string::npos) problem = problem.substr(cut + 2);
-    problem = "not valid JSON: " + problem;
+    problem = "not valid JSON: " + json_fault(error);
     return false;
   }
 
@@ -194,11 +192,8 @@ Result<SafetensorsHeader> parse_safetensors(std::span<const std::byte> file, con
                    0);
   }
   const std::string_view text(reinterpret_cast<const char*>(file.data()) + 8, header_bytes);
-  if (const size_t nul = find_nul(text); nul != std::string_view::npos) {
-    return corrupt("the header has a NUL byte, which no JSON has", 8 + nul);
-  }
   HeaderReader reader;
-  if (!nlohmann::json::sax_parse(text.begin(), text.end(), &reader)) {
+  if (!read_json<nlohmann::json>(text, &reader)) {
     return corrupt(reader.problem, 8 + reader.position, reader.tensor);
   }
 

@@ -8,12 +8,13 @@
 
 #include <algorithm>
 #include <atomic>
-#include <chrono>
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
 #include <fstream>
 #include <memory>
+
+#include "sys/clock.h"
 
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -21,10 +22,6 @@
 
 namespace nautile {
 namespace {
-
-double now() {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
-}
 
 using Sum = uint64_t (*)(const uint64_t* data, size_t words, int streams);
 
@@ -185,6 +182,11 @@ struct Unmap {
 
 }  // namespace
 
+double median(std::vector<double> values) {
+  std::nth_element(values.begin(), values.begin() + static_cast<std::ptrdiff_t>(values.size() / 2), values.end());
+  return values[values.size() / 2];
+}
+
 Result<BandwidthProbe> probe_read_bandwidth(ThreadPool& pool, size_t bytes, double seconds) {
   bytes = std::max<size_t>(bytes, 64u << 20);
   void* at = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -210,16 +212,16 @@ Result<BandwidthProbe> probe_read_bandwidth(ThreadPool& pool, size_t bytes, doub
   constexpr int kStreamCounts[] = {1, 2, 4, 8};
   for (int streams : kStreamCounts) {
     std::vector<double> passes;
-    const double until = now() + seconds / 4;
+    const double until = seconds_now() + seconds / 4;
     do {
-      const double begin = now();
+      const double begin = seconds_now();
       pool.run([&](int worker) { sink += sum(words + share * static_cast<size_t>(worker), share, streams); });
-      passes.push_back(static_cast<double>(best.bytes) / (now() - begin) / 1e9);
-    } while (now() < until || passes.size() < 3);
+      passes.push_back(static_cast<double>(best.bytes) / (seconds_now() - begin) / 1e9);
+    } while (seconds_now() < until || passes.size() < 3);
     std::sort(passes.begin(), passes.end());
-    const double median = passes[passes.size() / 2];
-    if (median > best.gbs) {
-      best.gbs = median;
+    const double middle = median(passes);
+    if (middle > best.gbs) {
+      best.gbs = middle;
       best.streams = streams;
       best.low_gbs = passes.front();
       best.high_gbs = passes.back();
@@ -233,10 +235,10 @@ std::vector<PeakRow> probe_peak(ThreadPool& pool, double seconds) {
   for (const Kind& kind : kinds()) {
     constexpr int64_t kRounds = 100000;
     double best = 0;
-    const double until = now() + seconds;
+    const double until = seconds_now() + seconds;
     do {
       std::vector<double> done(static_cast<size_t>(pool.threads()));
-      const double begin = now();
+      const double begin = seconds_now();
       pool.run([&](int worker) {
         volatile float sink = 0;
         double sum = 0;
@@ -245,8 +247,8 @@ std::vector<PeakRow> probe_peak(ThreadPool& pool, double seconds) {
       });
       double all = 0;
       for (double part : done) all += part;
-      best = std::max(best, all / (now() - begin) / 1e12);
-    } while (now() < until);
+      best = std::max(best, all / (seconds_now() - begin) / 1e12);
+    } while (seconds_now() < until);
     rows.push_back({kind.name, best});
   }
   return rows;
@@ -267,9 +269,9 @@ Result<DiskProbe> probe_disk(const std::string& path, double seconds) {
     close(file);
     return Status(Code::kResourceExhausted, "no memory for the read buffer", path);
   }
-  const double begin = now();
+  const double begin = seconds_now();
   Status problem;
-  while (now() - begin < seconds) {
+  while (seconds_now() - begin < seconds) {
     const ssize_t got = read(file, piece, kPiece);
     if (got < 0) {
       problem = Status(Code::kIo, fmt::format("cannot read the file: {}", std::strerror(errno)), path);
@@ -278,7 +280,7 @@ Result<DiskProbe> probe_disk(const std::string& path, double seconds) {
     if (got == 0) break;
     probe.bytes += static_cast<size_t>(got);
   }
-  probe.gbs = static_cast<double>(probe.bytes) / std::max(now() - begin, 1e-9) / 1e9;
+  probe.gbs = static_cast<double>(probe.bytes) / std::max(seconds_now() - begin, 1e-9) / 1e9;
   free(piece);
   close(file);
   if (!problem.ok()) return problem;

@@ -13,6 +13,9 @@
 
 namespace nautile {
 
+// The middle of repeated measurements. Precondition: there is one.
+double median(std::vector<double> values);
+
 struct BandwidthProbe {
   double gbs = 0;                    // best median over the stream counts, 1e9 bytes a second
   double low_gbs = 0, high_gbs = 0;  // smallest and largest pass at that stream count

@@ -89,7 +89,7 @@ class MemberWriter : public nlohmann::json_sax<Json> {
 
 Result<std::vector<Argument>> python_members(std::string_view json, const std::string& where) {
   MemberWriter writer;
-  if (find_nul(json) != std::string_view::npos || !Json::sax_parse(json.begin(), json.end(), static_cast<nlohmann::json_sax<Json>*>(&writer))) {
+  if (!read_json<Json>(json, static_cast<nlohmann::json_sax<Json>*>(&writer))) {
     return Status(Code::kInvalidArgument, "must be the text of one JSON object",
                   writer.position_ ? fmt::format("{}, byte {}", where, writer.position_) : where);
   }
@@ -97,7 +97,8 @@ Result<std::vector<Argument>> python_members(std::string_view json, const std::s
 }
 
 bool is_json(std::string_view text) {
-  return find_nul(text) == std::string_view::npos && Json::accept(text.begin(), text.end());
+  nlohmann::detail::json_sax_acceptor<Json> acceptor;
+  return read_json<Json>(text, &acceptor);
 }
 
 }  // namespace nautile

@@ -120,8 +120,7 @@ class FileBuilder : public nlohmann::detail::json_sax_dom_parser<Json> {
     return Base::key(name);
   }
   bool parse_error(std::size_t position, const std::string&, const nlohmann::detail::exception& error) {
-    problem_ = error.what();
-    if (const auto cut = problem_.find("] "); cut != std::string::npos) problem_ = problem_.substr(cut + 2);
+    problem_ = json_fault(error);
     position_ = position;
     return false;
   }
@@ -304,13 +303,10 @@ class Checker {
 }  // namespace
 
 Result<TokenizerFile> read_tokenizer_file(std::string_view json, const std::string& where) {
-  if (const size_t nul = find_nul(json); nul != std::string_view::npos) {
-    return Status(Code::kCorrupt, "not a tokenizer.json: a NUL byte", fmt::format("{}, byte {}", where, nul));
-  }
   TokenizerFile file;
   Json root;
   FileBuilder builder(root, file);
-  if (!Json::sax_parse(json.begin(), json.end(), &builder) || !builder.problem_.empty()) {
+  if (!read_json<Json>(json, &builder) || !builder.problem_.empty()) {
     const std::string place = builder.position_ ? fmt::format("{}, byte {}", where, builder.position_) : where;
     return Status(Code::kCorrupt, "not a tokenizer.json: " + builder.problem_, place);
   }

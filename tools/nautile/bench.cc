@@ -57,11 +57,6 @@ struct Row {
   double percent_of_peak() const { return peak_tflops > 0 ? 100 * tflops / peak_tflops : 0; }
 };
 
-double median(std::vector<double> values) {
-  std::sort(values.begin(), values.end());
-  return values[values.size() / 2];
-}
-
 class Bench {
  public:
   Bench(const Weights& weights, const Kernels& kernels, Numerics numerics, ThreadPool& pool, int repeats)

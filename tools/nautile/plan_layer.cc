@@ -4,12 +4,13 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <chrono>
 #include <random>
 
 #include "kernels/registry.h"
 #include "model/forward.h"
 #include "model/synthetic.h"
+#include "sys/clock.h"
+#include "sys/probe.h"
 
 namespace nautile {
 namespace {
@@ -17,15 +18,6 @@ namespace {
 constexpr int kVocab = 1024;  // the layer is measured, not the embedding
 constexpr int64_t kChunk = 256, kWarmUp = 32;
 constexpr int kFewExperts = 16;  // below this a token's experts would stay in the caches
-
-double now() {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
-}
-
-double median(std::vector<double> values) {
-  std::sort(values.begin(), values.end());
-  return values[values.size() / 2];
-}
 
 }  // namespace
 
@@ -59,23 +51,23 @@ Result<plan::MeasuredLayer> measure_layer(const ModelConfig& shape, int ratio, c
   auto run = [&](size_t count) -> Result<double> {
     for (size_t i = 0; i < count; ++i) tokens[i] = static_cast<int32_t>(random() % kVocab);
     const BatchItem item{&state, std::span<const int32_t>(tokens.data(), count)};
-    const double begin = now();
+    const double begin = seconds_now();
     NAUTILE_ASSIGN(const ForwardOutput output, forward(std::span(&item, 1), Logits::kNone));
     static_cast<void>(output);
-    return now() - begin;
+    return seconds_now() - begin;
   };
   std::vector<double> chunks, steps;
   NAUTILE_ASSIGN(const double warm, run(kWarmUp));
   static_cast<void>(warm);
-  double until = now() + budget.seconds / 2;
-  while (chunks.empty() || (now() < until && chunks.size() < 32)) {
+  double until = seconds_now() + budget.seconds / 2;
+  while (chunks.empty() || (seconds_now() < until && chunks.size() < 32)) {
     NAUTILE_ASSIGN(const double seconds, run(kChunk));
     chunks.push_back(seconds);
   }
   plan::MeasuredLayer measured;
   measured.context = state.length();
-  until = now() + budget.seconds / 2;
-  while (steps.size() < 8 || (now() < until && steps.size() < 512)) {
+  until = seconds_now() + budget.seconds / 2;
+  while (steps.size() < 8 || (seconds_now() < until && steps.size() < 512)) {
     NAUTILE_ASSIGN(const double seconds, run(1));
     steps.push_back(seconds);
   }
