@@ -12,10 +12,9 @@
 #include <vector>
 
 #include "base/status.h"
+#include "nautile/sampling.h"
 
 namespace nautile {
-
-using TokenId = int32_t;
 
 class Bpe {
  public:

@@ -9,31 +9,14 @@
 #pragma once
 
 #include <cstdint>
-#include <map>
 #include <span>
 #include <unordered_map>
 #include <vector>
 
 #include "base/status.h"
-#include "text/bpe.h"
+#include "nautile/sampling.h"
 
 namespace nautile {
-
-struct SamplingParams {
-  double temperature = 1.0;                // 0..2; 0 is greedy
-  double top_p = 1.0;                      // 0..1; 0 is greedy
-  int64_t top_k = 0;                       // 0 or -1: off
-  double min_p = 0.0;                      // 0..1, relative to the most likely token
-  double repetition_penalty = 1.0;         // (0, 2]: prompt and output
-  double presence_penalty = 0.0;           // -2..2: output
-  double frequency_penalty = 0.0;          // -2..2: output
-  std::map<TokenId, double> logit_bias{};  // -100..100, added to the logit
-  uint64_t seed = 0;
-  int top_logprobs = -1;  // -1: none; 0..20: the token's own and so many of the most likely
-
-  // kInvalidArgument naming the field; ids of logit_bias are held against the vocabulary's size.
-  Status check(size_t vocabulary) const;
-};
 
 // Which tokens a sequence holds, for the penalties. Kept up to date token by token.
 class TokenHistory {
@@ -50,11 +33,6 @@ class TokenHistory {
 
  private:
   std::unordered_map<TokenId, Count> counts_;
-};
-
-struct Logprob {
-  TokenId id;
-  float logprob;  // natural log, of the model's own distribution: before penalties, bias, mask and temperature
 };
 
 struct Sample {
