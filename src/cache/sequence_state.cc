@@ -17,6 +17,7 @@ SequenceState::SequenceState(std::shared_ptr<const CacheLayout> layout, const Sn
     : SequenceState(std::move(layout)) {
   length_ = snapshot.length;
   draft_length_ = snapshot.draft_length;
+  draft_begin_ = snapshot.draft_begin;
   // Full blocks are never written in place: reserve() copies a shared one first.
   for (const auto& block : snapshot.blocks) blocks_.push_back(std::const_pointer_cast<CacheBlock>(block));
   size_t offset = 0;
@@ -133,8 +134,6 @@ Status SequenceState::rollback(int64_t length) {
                                                 length_, length, kMaxRollback)};
   }
   length_ = length;
-  // Blocks past the end would be used again as they are; one that only starts later must not be counted as held.
-  blocks_.resize(std::min(blocks_.size(), static_cast<size_t>((length + kBlockTokens - 1) / kBlockTokens)));
   return {};
 }
 
@@ -143,6 +142,7 @@ Status SequenceState::rollback_draft(int64_t length) {
     return {Code::kInvalidArgument, fmt::format("cannot go from {} drafted tokens back to {}", draft_length_, length)};
   }
   draft_length_ = length;
+  draft_begin_ = std::min(draft_begin_, length);
   return {};
 }
 
@@ -152,7 +152,8 @@ void SequenceState::visit_snapshot_rows(const Snapshot& snapshot, const Visit& v
   const int64_t back = static_cast<int64_t>(layout_->shape().window) - 1;
   for (size_t layer = 0; layer < layout_->layers(); ++layer) {
     const int64_t end = layer < layout_->shape().main_layers ? snapshot.length : snapshot.draft_length;
-    for (int64_t p = std::max<int64_t>(0, end - back); p < end; ++p) {
+    const int64_t begin = layer < layout_->shape().main_layers ? 0 : snapshot.draft_begin;
+    for (int64_t p = std::max(begin, end - back); p < end; ++p) {
       visit(window_row(layer, p), layout_->shape().kv.row_bytes());
     }
     const CacheLayout::Layer& l = layout_->layer(layer);
@@ -172,6 +173,7 @@ Result<Snapshot> SequenceState::snapshot() const {
   Snapshot snapshot;
   snapshot.length = length_;
   snapshot.draft_length = draft_length_;
+  snapshot.draft_begin = draft_begin_;
   snapshot.blocks.assign(blocks_.begin(), blocks_.begin() + length_ / kBlockTokens);
   const_cast<SequenceState*>(this)->visit_snapshot_rows(
       snapshot, [&](std::byte* row, size_t bytes) { snapshot.rows.insert(snapshot.rows.end(), row, row + bytes); });

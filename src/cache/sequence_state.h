@@ -20,7 +20,7 @@ using CacheBlock = std::vector<std::byte>;
 // State at a multiple of 128 tokens: the window rows a following token can see, and the CSA layers' last four rows.
 // The compressors' other windows are empty there. Blocks are shared, not copied.
 struct Snapshot {
-  int64_t length = 0, draft_length = 0;
+  int64_t length = 0, draft_length = 0, draft_begin = 0;
   std::vector<std::byte> rows;
   std::vector<std::shared_ptr<const CacheBlock>> blocks;
   size_t bytes() const { return rows.size(); }  // without the blocks
@@ -47,13 +47,21 @@ class SequenceState {
   void reserve(int64_t length);
   void advance(int64_t tokens) { length_ += tokens; }
   void advance_draft(int64_t tokens) { draft_length_ += tokens; }
+  // The MTP block goes on at position `length` without having seen what lies before: its window is empty there.
+  // Drafts get better as it fills. Precondition: length >= draft_length().
+  void skip_draft(int64_t length) {
+    if (length != draft_length_) draft_begin_ = draft_length_ = length;
+  }
+  // The first position whose window row a layer may read.
+  int64_t first_position(size_t layer) const { return layer < layout_->shape().main_layers ? 0 : draft_begin_; }
 
   // Pretends that `length` tokens have been through the main layers: every row that a later token reads is filled with
   // random valid values of the size that trained rows have. For measuring at a depth without the tokens.
   // Precondition: a new state.
   void fill_synthetic(int64_t length, uint64_t seed);
 
-  // Takes back to `length` tokens. kInvalidArgument when that is more than kMaxRollback, or not in the past.
+  // Takes back to `length` tokens. kInvalidArgument when that is more than kMaxRollback, or not in the past. Blocks
+  // that were reserved stay.
   Status rollback(int64_t length);
   Status rollback_draft(int64_t length);
 
@@ -71,6 +79,7 @@ class SequenceState {
   std::vector<std::byte> private_;
   std::vector<std::shared_ptr<CacheBlock>> blocks_;
   int64_t length_ = 0, draft_length_ = 0;
+  int64_t draft_begin_ = 0;  // of the rows the MTP block has written since it last skipped
 };
 
 }  // namespace nautile

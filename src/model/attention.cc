@@ -255,7 +255,7 @@ void AttentionLayer::attend(Step& step, size_t layer, int ratio, const Attention
         const size_t t = run.first + task / parts, part = task % parts;
         const int64_t position = step.positions[t];
         rows.clear();
-        for (int64_t p = std::max<int64_t>(0, position - window + 1); p <= position; ++p) {
+        for (int64_t p = std::max(run.state->first_position(layer), position - window + 1); p <= position; ++p) {
           rows.push_back(p >= run.begin
                              ? step_rows_.data() + (run.first + static_cast<size_t>(p - run.begin)) * row_bytes
                              : run.state->window_row(layer, p));

@@ -60,7 +60,8 @@ Result<ForwardOutput> Forward::operator()(std::span<const BatchItem> batch, Logi
   for (size_t i = 0; i < weights_.layers.size(); ++i) layer(step, i, weights_.layers[i], streams);
 
   for (const TokenRun& run : batch_runs) run.state->advance(static_cast<int64_t>(run.count));
-  return ForwardOutput{head(step, weights_.hc_head, weights_.norm, streams, wanted), {streams, step.count() * m * d}};
+  return ForwardOutput{head(step, weights_.hc_head, weights_.norm, streams, batch, wanted),
+                       {streams, step.count() * m * d}};
 }
 
 void Forward::layer(Step& step, size_t index, const Layer& layer, float* streams) {
@@ -105,7 +106,7 @@ Result<ForwardOutput> Forward::draft(std::span<const BatchItem> batch, std::span
   layer(step, weights_.layers.size(), mtp.layer, z);
 
   for (const TokenRun& run : batch_runs) run.state->advance_draft(static_cast<int64_t>(run.count));
-  return ForwardOutput{head(step, mtp.head, mtp.norm, z, wanted), {z, step.count() * m * d}};
+  return ForwardOutput{head(step, mtp.head, mtp.norm, z, batch, wanted), {z, step.count() * m * d}};
 }
 
 // Checks the whole batch before anything is touched, then makes room in the states.
@@ -118,6 +119,8 @@ Result<std::vector<TokenRun>> Forward::runs(std::span<const BatchItem> batch, bo
     const BatchItem& item = batch[i];
     const std::string where = fmt::format("batch item {}", i);
     if (item.tokens.empty()) return Status(Code::kInvalidArgument, "no tokens", where);
+    if (item.logits > item.tokens.size())
+      return Status(Code::kInvalidArgument, "more logits are wanted than there are tokens", where);
     if (&item.state->layout() != layout_.get())
       return Status(Code::kInvalidArgument, "the state is of another model", where);
     for (size_t j = 0; j < i; ++j) {
@@ -175,18 +178,22 @@ void Forward::embed(Step& step, float* out) {
 
 // logits = head rms(hc_head(streams)) of the wanted tokens
 std::span<const float> Forward::head(Step& step, const HyperHead& head, const std::vector<float>& norm,
-                                     const float* streams, Logits wanted) {
+                                     const float* streams, std::span<const BatchItem> batch, Logits wanted) {
   if (wanted == Logits::kNone) return {};
   const size_t d = static_cast<size_t>(step.config.hidden), width = static_cast<size_t>(step.config.hc_mult) * d;
   size_t rows = step.count();
-  if (wanted == Logits::kLast) {
-    rows = step.runs.size();
+  if (wanted != Logits::kAll) {
+    rows = 0;
+    for (const BatchItem& item : batch) rows += wanted == Logits::kLast ? 1 : item.logits;
+    if (rows == 0) return {};
     float* gathered = gathered_.floats(rows * width);
-    for (size_t i = 0; i < rows; ++i) {
+    for (size_t i = 0; i < batch.size(); ++i) {
+      const size_t count = wanted == Logits::kLast ? 1 : batch[i].logits;
       const TokenRun& run = step.runs[i];
-      std::memcpy(gathered + i * width, streams + (run.first + run.count - 1) * width, width * sizeof(float));
+      std::memcpy(gathered, streams + (run.first + run.count - count) * width, count * width * sizeof(float));
+      gathered += count * width;
     }
-    streams = gathered;
+    streams = gathered - rows * width;
   }
   float* x = x_.floats(rows * d);
   hyper_.collapse_head(step, head, streams, rows, x);

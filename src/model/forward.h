@@ -20,11 +20,13 @@ namespace nautile {
 struct BatchItem {
   SequenceState* state = nullptr;
   std::span<const int32_t> tokens;
+  size_t logits = 1;  // rows wanted under Logits::kEach: of its last so many tokens
 };
 
 enum class Logits {
   kNone,
   kLast,  // of each item's last token: [items, vocab]
+  kEach,  // of each item's last BatchItem::logits tokens, item after item: [sum of logits, vocab]
   kAll,   // of every token: [tokens, vocab]
 };
 
@@ -60,7 +62,7 @@ class Forward {
   void embed(Step& step, float* out);
   void layer(Step& step, size_t index, const Layer& layer, float* streams);
   std::span<const float> head(Step& step, const HyperHead& head, const std::vector<float>& norm, const float* streams,
-                              Logits wanted);
+                              std::span<const BatchItem> batch, Logits wanted);
 
   const Weights& weights_;
   Policy policy_;

@@ -129,6 +129,25 @@ TEST_CASE("a batch of several sequences gives each its own logits") {
   for (size_t i = 0; i < prompts.size(); ++i) CHECK_MESSAGE(same(alone[i], together[i]), i);
 }
 
+TEST_CASE("each item gets the rows it asks for, and no other") {
+  Fixture f;
+  Forward forward(*f.weights, Numerics::kFast, f.kernels, f.pool);
+  const std::vector<int32_t> a = f.prompt(30, 1), b = f.prompt(11, 2), c = f.prompt(5, 3);
+  const size_t vocab = static_cast<size_t>(f.weights->config.vocab_size);
+  auto run = [&](Logits wanted) {
+    SequenceState sa(forward.layout()), sb(forward.layout()), sc(forward.layout());
+    const std::vector<BatchItem> batch = {{&sa, a, 3}, {&sb, b, 0}, {&sc, c, 5}};
+    const ForwardOutput out = forward(batch, wanted).value();
+    return Rows(out.logits.begin(), out.logits.end());
+  };
+  const Rows all = run(Logits::kAll), each = run(Logits::kEach);
+  REQUIRE(each.size() == 8 * vocab);
+  Rows expected(all.begin() + static_cast<std::ptrdiff_t>(27 * vocab),
+                all.begin() + static_cast<std::ptrdiff_t>(30 * vocab));
+  expected.insert(expected.end(), all.begin() + static_cast<std::ptrdiff_t>(41 * vocab), all.end());
+  CHECK(same(each, expected));
+}
+
 TEST_CASE("a rollback of 1 to 8 tokens leaves no trace") {
   Fixture f;
   Forward forward(*f.weights, Numerics::kFast, f.kernels, f.pool);
