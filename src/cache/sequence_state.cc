@@ -9,6 +9,23 @@
 #include "tensor/formats.h"
 
 namespace nautile {
+namespace {
+
+// Visits, in a fixed order, every private row that a token after the snapshot can read:
+// ring(layer, position) and open_window(layer, position).
+template <class Ring, class OpenWindow>
+void for_snapshot_rows(const CacheLayout& layout, int64_t length, int64_t draft_length, const Ring& ring,
+                       const OpenWindow& open_window) {
+  const int64_t back = static_cast<int64_t>(layout.shape().window) - 1;
+  for (size_t layer = 0; layer < layout.layers(); ++layer) {
+    const int64_t end = layer < layout.shape().main_layers ? length : draft_length;
+    for (int64_t p = std::max<int64_t>(0, end - back); p < end; ++p) ring(layer, p);
+    if (layout.layer(layer).ratio != 4) continue;
+    for (int64_t p = std::max<int64_t>(0, end - 4); p < end; ++p) open_window(layer, p);
+  }
+}
+
+}  // namespace
 
 SequenceState::SequenceState(std::shared_ptr<const CacheLayout> layout)
     : layout_(std::move(layout)), private_(layout_->private_bytes()) {}
@@ -17,14 +34,19 @@ SequenceState::SequenceState(std::shared_ptr<const CacheLayout> layout, const Sn
     : SequenceState(std::move(layout)) {
   length_ = snapshot.length;
   draft_length_ = snapshot.draft_length;
-  draft_begin_ = snapshot.draft_begin;
-  // Full blocks are never written in place: reserve() copies a shared one first.
+  draft_begin_ = std::max<int64_t>(0, draft_length_ - (static_cast<int64_t>(layout_->shape().window) - 1));
+  // Full blocks are never written in place: reserve() copies a frozen one first.
   for (const auto& block : snapshot.blocks) blocks_.push_back(std::const_pointer_cast<CacheBlock>(block));
-  size_t offset = 0;
-  visit_snapshot_rows(snapshot, [&](std::byte* row, size_t bytes) {
-    std::memcpy(row, snapshot.rows.data() + offset, bytes);
-    offset += bytes;
-  });
+  frozen_ = blocks_.size();
+  const std::byte* from = snapshot.rows->data();
+  const auto take = [&](void* row, size_t bytes) {
+    std::memcpy(row, from, bytes);
+    from += bytes;
+  };
+  for_snapshot_rows(
+      *layout_, length_, snapshot.draft_length,
+      [&](size_t layer, int64_t p) { take(window_row(layer, p), layout_->shape().kv.row_bytes()); },
+      [&](size_t layer, int64_t p) { take(state_row(layer, p), layout_->layer(layer).state_floats * sizeof(float)); });
 }
 
 std::byte* SequenceState::window_row(size_t layer, int64_t position) {
@@ -61,8 +83,9 @@ std::byte* SequenceState::writable_key(size_t layer, int64_t index) {
 
 void SequenceState::reserve(int64_t length) {
   const size_t first = static_cast<size_t>(length_ / kBlockTokens);
-  if (first < blocks_.size() && blocks_[first].use_count() > 1) {
+  if (first < frozen_) {
     blocks_[first] = std::make_shared<CacheBlock>(*blocks_[first]);
+    frozen_ = first;
   }
   const size_t count = static_cast<size_t>((length + kBlockTokens - 1) / kBlockTokens);
   while (blocks_.size() < count) blocks_.push_back(std::make_shared<CacheBlock>(layout_->block_bytes()));
@@ -146,38 +169,59 @@ Status SequenceState::rollback_draft(int64_t length) {
   return {};
 }
 
-// Visits, in a fixed order, every private row that a token after the snapshot can read.
-template <class Visit>
-void SequenceState::visit_snapshot_rows(const Snapshot& snapshot, const Visit& visit) {
-  const int64_t back = static_cast<int64_t>(layout_->shape().window) - 1;
-  for (size_t layer = 0; layer < layout_->layers(); ++layer) {
-    const int64_t end = layer < layout_->shape().main_layers ? snapshot.length : snapshot.draft_length;
-    const int64_t begin = layer < layout_->shape().main_layers ? 0 : snapshot.draft_begin;
-    for (int64_t p = std::max(begin, end - back); p < end; ++p) {
-      visit(window_row(layer, p), layout_->shape().kv.row_bytes());
-    }
-    const CacheLayout::Layer& l = layout_->layer(layer);
-    if (l.ratio == 4) {
-      for (int64_t p = std::max<int64_t>(0, end - 4); p < end; ++p) {
-        visit(reinterpret_cast<std::byte*>(state_row(layer, p)), l.state_floats * sizeof(float));
-      }
-    }
-  }
+size_t SequenceState::snapshot_bytes(const CacheLayout& layout, int64_t length, int64_t draft_length) {
+  size_t bytes = 0;
+  for_snapshot_rows(
+      layout, length, draft_length, [&](size_t, int64_t) { bytes += layout.shape().kv.row_bytes(); },
+      [&](size_t layer, int64_t) { bytes += layout.layer(layer).state_floats * sizeof(float); });
+  return bytes;
 }
 
-Result<Snapshot> SequenceState::snapshot() const {
+Result<Snapshot> SequenceState::snapshot() {
   if (length_ % kBlockTokens != 0) {
     return Status(Code::kInvalidArgument,
                   fmt::format("a snapshot needs a multiple of {} tokens, not {}", kBlockTokens, length_));
   }
   Snapshot snapshot;
   snapshot.length = length_;
-  snapshot.draft_length = draft_length_;
-  snapshot.draft_begin = draft_begin_;
-  snapshot.blocks.assign(blocks_.begin(), blocks_.begin() + length_ / kBlockTokens);
-  const_cast<SequenceState*>(this)->visit_snapshot_rows(
-      snapshot, [&](std::byte* row, size_t bytes) { snapshot.rows.insert(snapshot.rows.end(), row, row + bytes); });
+  const int64_t back = static_cast<int64_t>(layout_->shape().window) - 1;
+  // A window with a gap would be one more thing to keep: the block starts anew instead.
+  snapshot.draft_length = draft_begin_ == 0 || draft_length_ - draft_begin_ >= back ? draft_length_ : 0;
+  frozen_ = static_cast<size_t>(length_ / kBlockTokens);
+  snapshot.blocks.assign(blocks_.begin(), blocks_.begin() + static_cast<std::ptrdiff_t>(frozen_));
+  std::vector<std::byte> rows(snapshot_bytes(*layout_, length_, snapshot.draft_length));
+  std::byte* to = rows.data();
+  const auto put = [&](const void* row, size_t bytes) {
+    std::memcpy(to, row, bytes);
+    to += bytes;
+  };
+  for_snapshot_rows(
+      *layout_, length_, snapshot.draft_length,
+      [&](size_t layer, int64_t p) { put(window_row(layer, p), layout_->shape().kv.row_bytes()); },
+      [&](size_t layer, int64_t p) { put(state_row(layer, p), layout_->layer(layer).state_floats * sizeof(float)); });
+  snapshot.rows = std::make_shared<const std::vector<std::byte>>(std::move(rows));
   return snapshot;
+}
+
+bool SequenceState::rows_equal(const Snapshot& snapshot) const {
+  if (length_ != snapshot.length) return false;
+  for (size_t i = 0; i < snapshot.blocks.size(); ++i) {
+    if (blocks_[i] != snapshot.blocks[i] && *blocks_[i] != *snapshot.blocks[i]) return false;
+  }
+  auto* self = const_cast<SequenceState*>(this);
+  const std::byte* expected = snapshot.rows->data();
+  bool equal = true;
+  const auto compare = [&](size_t layer, const void* row, size_t bytes) {
+    if (layer < layout_->shape().main_layers) equal = equal && std::memcmp(row, expected, bytes) == 0;
+    expected += bytes;
+  };
+  for_snapshot_rows(
+      *layout_, snapshot.length, snapshot.draft_length,
+      [&](size_t layer, int64_t p) { compare(layer, self->window_row(layer, p), layout_->shape().kv.row_bytes()); },
+      [&](size_t layer, int64_t p) {
+        compare(layer, self->state_row(layer, p), layout_->layer(layer).state_floats * sizeof(float));
+      });
+  return equal;
 }
 
 size_t SequenceState::bytes() const {

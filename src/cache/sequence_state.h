@@ -18,12 +18,16 @@ namespace nautile {
 using CacheBlock = std::vector<std::byte>;
 
 // State at a multiple of 128 tokens: the window rows a following token can see, and the CSA layers' last four rows.
-// The compressors' other windows are empty there. Blocks are shared, not copied.
+// The compressors' other windows are empty there. Blocks and rows never change and are shared, not copied.
+//
+// draft_length may be anything from 0 (no speculation ran, or not for a whole window) to length. Either way the snapshot serves a sequence with or
+// without speculation: the draft ring only shapes proposals, which the model verifies, and a block that sees its window
+// alone does not mind a shift of positions. A sequence that drafts goes on at draft_length with its own next streams.
 struct Snapshot {
-  int64_t length = 0, draft_length = 0, draft_begin = 0;
-  std::vector<std::byte> rows;
+  int64_t length = 0, draft_length = 0;
+  std::shared_ptr<const std::vector<std::byte>> rows;
   std::vector<std::shared_ptr<const CacheBlock>> blocks;
-  size_t bytes() const { return rows.size(); }  // without the blocks
+  size_t bytes() const { return rows ? rows->size() : 0; }  // without the blocks
 };
 
 class SequenceState {
@@ -66,18 +70,23 @@ class SequenceState {
   Status rollback_draft(int64_t length);
 
   // kInvalidArgument unless length() is a multiple of 128. Full blocks become shared.
-  Result<Snapshot> snapshot() const;
+  Result<Snapshot> snapshot();
+
+  // Whether this state, at the snapshot's length, holds what the snapshot says: every block and every main-layer row to
+  // the bit. Draft rows are hints, which may differ. What a canary asks after it has recomputed a hit.
+  bool rows_equal(const Snapshot& snapshot) const;
+
+  // What a snapshot of this layout takes besides its blocks.
+  static size_t snapshot_bytes(const CacheLayout& layout, int64_t length, int64_t draft_length);
 
   // Bytes held: private part and blocks (shared ones counted whole).
   size_t bytes() const;
 
  private:
-  template <class Visit>
-  void visit_snapshot_rows(const Snapshot& snapshot, const Visit& visit);
-
   std::shared_ptr<const CacheLayout> layout_;
   std::vector<std::byte> private_;
   std::vector<std::shared_ptr<CacheBlock>> blocks_;
+  size_t frozen_ = 0;  // so many of the first blocks are, or have been, in a snapshot: copied before they are written
   int64_t length_ = 0, draft_length_ = 0;
   int64_t draft_begin_ = 0;  // of the rows the MTP block has written since it last skipped
 };

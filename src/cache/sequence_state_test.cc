@@ -62,6 +62,20 @@ TEST_CASE("a snapshot restores what it took, and a shared block is copied before
   std::memset(other.writable_entry(1, 63), 9, 584);
   CHECK(state.entry(1, 63)[0] == std::byte{7});
   CHECK(other.entry(1, 63)[0] == std::byte{9});
+  CHECK(state.rows_equal(snapshot));
+  CHECK_FALSE(other.rows_equal(snapshot));  // its length
+  other.advance(6);
+  CHECK_FALSE(other.rows_equal(snapshot));  // its block
+  SequenceState third(layout, snapshot);
+  CHECK(third.rows_equal(snapshot));
+  third.state_row(1, 255)[0] += 1;
+  CHECK_FALSE(third.rows_equal(snapshot));
+  // The first sequence's block is in a snapshot too, which must not change under it.
+  REQUIRE(state.rollback(250).ok());
+  state.reserve(256);
+  state.writable_entry(1, 63)[0] = std::byte{5};
+  CHECK((*snapshot.blocks[1])[layout->layer(1).entry_offset + 31 * 584] == std::byte{7});
+  state.advance(6);
 
   REQUIRE(state.rollback(255).ok());
   CHECK(state.snapshot().status().code() == Code::kInvalidArgument);

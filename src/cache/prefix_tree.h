@@ -1,0 +1,83 @@
+// PrefixTree: the known prefixes in memory, as a tree of 128-token blocks with snapshots on some of its nodes.
+//
+// Always true: a node is there exactly as long as a snapshot at or below it needs its block; bytes() is what the nodes
+// and snapshots take and never exceeds the budget between calls; a node's id and its tokens agree.
+// Eviction (GreedyDual): a snapshot's rank is the clock at its last use plus the tokens it saves per byte it frees; the
+// lowest goes first, and the clock moves up to its rank. What it saves is what would be recomputed from the snapshot
+// before it; what it frees is its rows and the blocks that nothing else needs.
+// Thread-safety: one caller at a time. Nodes live until the next insert().
+#pragma once
+
+#include <array>
+#include <functional>
+#include <map>
+#include <unordered_map>
+
+#include "cache/prefix_id.h"
+#include "cache/sequence_state.h"
+
+namespace nautile {
+
+class PrefixTree {
+ public:
+  struct Node {
+    PrefixId id;
+    Node* parent = nullptr;
+    int64_t end = 0;  // tokens up to and with this block
+    std::array<int32_t, kBlockTokens> tokens;
+    std::shared_ptr<const CacheBlock> block;
+    std::vector<Node*> children;
+
+    // The snapshot at `end`, if there is one.
+    std::shared_ptr<const std::vector<std::byte>> rows;
+    int64_t draft_length = 0;
+    double used = 0;                        // the clock at its last use
+    std::pair<double, uint64_t> rank = {};  // its place in the order of eviction; no two are equal
+
+    bool has_snapshot() const { return rows != nullptr; }
+  };
+  // What a node and a snapshot take besides their block and rows: the node itself, its places in maps and lists.
+  static constexpr size_t kNodeBytes = sizeof(Node) + 96;
+  static constexpr size_t kSnapshotBytes = 96;
+
+  // `evicting` sees each snapshot just before it goes, while its path is whole.
+  PrefixTree(uint64_t budget_bytes, std::function<void(const Node&)> evicting);
+
+  // The deepest node on the path of `ids` whose tokens are `tokens`; null when there is none.
+  Node* match(std::span<const PrefixId> ids, std::span<const int32_t> tokens);
+  // The deepest node with a snapshot at or above `node` that ends by `max_tokens`; null when there is none.
+  static Node* nearest_snapshot(Node* node, int64_t max_tokens);
+  // A node's snapshot, its blocks shared. Precondition: has_snapshot().
+  static Snapshot snapshot(const Node& node);
+
+  // Marks the snapshot as used now.
+  void touch(Node& node);
+  // Adds the snapshot of `tokens` with the blocks that are not there yet and evicts others until all fit. Blocks that
+  // are there stay; a snapshot that is there is touched, and replaced when the new one has seen more drafts. Null when
+  // it does not fit the budget alone, or (never yet seen) its id is taken by other tokens.
+  Node* insert(std::span<const PrefixId> ids, std::span<const int32_t> tokens, const Snapshot& snapshot);
+
+  uint64_t bytes() const { return bytes_; }
+  size_t blocks() const { return nodes_.size(); }
+  size_t snapshots() const { return order_.size(); }
+  uint64_t evictions() const { return evictions_; }
+
+ private:
+  static uint64_t node_bytes(const Node& node) { return kNodeBytes + node.block->size(); }
+  uint64_t freed_bytes(const Node& node) const;
+  Node* add_path(std::span<const PrefixId> ids, std::span<const int32_t> tokens, const Snapshot& snapshot);
+  void remove_snapshot(Node& node);
+  void prune(Node* node);
+  void evict_one(const Node* keep);
+  void rerank(Node& node);
+  void rerank_below(Node& node);
+
+  uint64_t budget_bytes_;
+  std::function<void(const Node&)> evicting_;
+  std::unordered_map<PrefixId, Node, Hash128Hasher> nodes_;  // addresses are stable
+  std::map<std::pair<double, uint64_t>, Node*> order_;       // snapshots, the next to be evicted first
+  uint64_t bytes_ = 0, evictions_ = 0, serial_ = 0;
+  double clock_ = 0;
+};
+
+}  // namespace nautile
