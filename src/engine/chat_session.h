@@ -56,7 +56,8 @@ class ChatSession {
 
  private:
   void start_from(const std::vector<int32_t>& prompt);
-  Status prefill(const std::vector<int32_t>& prompt, const ReplyHooks& hooks, Reply& reply, std::span<const float>& logits);
+  Status prefill(const std::vector<int32_t>& prompt, const ReplyHooks& hooks, Reply& reply,
+                 std::span<const float>& logits);
 
   LoadedModel& model_;
   std::unique_ptr<SequenceState> state_;

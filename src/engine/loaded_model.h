@@ -32,9 +32,12 @@ class LoadedModel {
 
   const ModelConfig& config() const { return weights_.config; }
   const Weights& weights() const { return weights_; }
+  // Of the checkpoint's files: memory that the system takes for free, though every step reads it.
+  uint64_t mapped_bytes() const { return checkpoint_->payload_bytes(); }
   const std::string& directory() const { return directory_; }
   std::string name() const;  // the directory's last part
-  // Precondition: loaded with need_tokenizer.
+  bool has_tokenizer() const { return tokenizer_.has_value(); }
+  // Precondition: has_tokenizer(), which need_tokenizer ensures.
   const Tokenizer& tokenizer() const { return *tokenizer_; }
   // True for the 0731 and 0813 releases, whose reasoning efforts print other texts (spec chat.md 3): by the encoder
   // file when it is there, else by the DSpark keys of the config.

@@ -7,6 +7,7 @@
 #include <array>
 #include <cmath>
 #include <limits>
+#include <numeric>
 
 namespace nautile {
 namespace {
@@ -64,6 +65,25 @@ Status SamplingParams::check(size_t vocabulary) const {
   return {};
 }
 
+TokenScore score_token(std::span<const float> logits, TokenId id, int top) {
+  const double highest = *std::max_element(logits.begin(), logits.end());
+  double total = 0;
+  for (const float logit : logits) total += std::exp(logit - highest);
+  const double log_total = highest + std::log(total);
+  auto logprob = [&](TokenId token) { return static_cast<float>(logits[static_cast<size_t>(token)] - log_total); };
+  TokenScore score{logprob(id), {}};
+  if (top <= 0) return score;
+  std::vector<TokenId> order(logits.size());
+  std::iota(order.begin(), order.end(), 0);
+  const auto wanted = order.begin() + static_cast<std::ptrdiff_t>(std::min<size_t>(top, logits.size()));
+  std::partial_sort(order.begin(), wanted, order.end(), [&](TokenId a, TokenId b) {
+    const float la = logits[static_cast<size_t>(a)], lb = logits[static_cast<size_t>(b)];
+    return la != lb ? la > lb : a < b;
+  });
+  for (auto it = order.begin(); it != wanted; ++it) score.top.push_back({*it, logprob(*it)});
+  return score;
+}
+
 Result<Sample> Sampler::sample(std::span<const float> logits, const SamplingParams& params, const TokenHistory& history,
                                uint64_t position, std::span<const uint32_t> allowed) {
   const size_t size = logits.size();
@@ -80,24 +100,13 @@ Result<Sample> Sampler::sample(std::span<const float> logits, const SamplingPara
   }
 
   Sample made;
-  double log_total = 0;  // log of the sum of exp(logit), for logprobs
-  if (params.top_logprobs >= 0) {
-    const double highest = *std::max_element(logits_.begin(), logits_.end());
-    double total = 0;
-    for (const double logit : logits_) total += std::exp(logit - highest);
-    log_total = highest + std::log(total);
-    const size_t wanted = std::min<size_t>(params.top_logprobs, size);
-    std::vector<TokenId> order(size);
-    for (size_t i = 0; i < size; ++i) order[i] = static_cast<TokenId>(i);
-    std::partial_sort(order.begin(), order.begin() + wanted, order.end(),
-                      [&](TokenId a, TokenId b) { return logits[a] != logits[b] ? logits[a] > logits[b] : a < b; });
-    for (size_t i = 0; i < wanted; ++i) {
-      made.top_logprobs.push_back({order[i], static_cast<float>(logits[order[i]] - log_total)});
-    }
-  }
   const auto chosen = [&](TokenId id) -> Sample {
     made.id = id;
-    if (params.top_logprobs >= 0) made.logprob = static_cast<float>(logits[id] - log_total);
+    if (params.top_logprobs >= 0) {
+      TokenScore score = score_token(logits, id, params.top_logprobs);
+      made.logprob = score.logprob;
+      made.top_logprobs = std::move(score.top);
+    }
     return std::move(made);
   };
 

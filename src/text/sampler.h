@@ -35,6 +35,14 @@ class TokenHistory {
   std::unordered_map<TokenId, Count> counts_;
 };
 
+// A token's place in the model's own distribution.
+struct TokenScore {
+  float logprob = 0;
+  std::vector<Logprob> top;  // the most likely, descending; the lower id first among equals
+};
+// top: how many of the most likely. Precondition: 0 <= id < logits.size(), logits without NaN.
+TokenScore score_token(std::span<const float> logits, TokenId id, int top);
+
 struct Sample {
   TokenId id = -1;
   float logprob = 0;                  // as in Logprob; set if logprobs are asked for

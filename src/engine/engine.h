@@ -1,0 +1,54 @@
+// start_engine: the Engine of include/nautile/engine.h on a loaded model, with every byte planned before the first
+// request.
+//
+// One thread of its own runs steps: each takes one token (and drafts) of every decoding sequence and fills up with
+// prefill chunks (design/engine.md). Lifetime: the model, and the file system and directory of the disk tier, must
+// outlive the engine, and nobody else may use the model's forward and pool meanwhile.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "engine/loaded_model.h"
+#include "nautile/engine.h"
+
+namespace nautile {
+
+enum class Speculation { kOff, kAuto, kAlways };  // kAuto drafts only while it is measured to pay
+
+struct EngineOptions {
+  int64_t max_sequences = 32;  // in one step
+  int64_t step_tokens = 512;   // in one step; prefill chunks fill what decoding leaves
+  int64_t max_queued = 256;    // requests that wait
+  int64_t context_tokens = 0;  // of one sequence, at most; 0: the model's own
+  uint64_t state_bytes = 0;    // for running sequences; 0: from the machine's free memory
+  uint64_t cache_bytes = 0;    // for the prefix cache; 0: from the machine's free memory
+  bool prefix_cache = true;
+  int64_t snapshot_spacing = 2048;  // tokens, a multiple of 128
+  double canary_share = 0;          // of cache hits that are computed again and compared
+  std::string disk_directory;       // of the disk tier; empty: none
+  uint64_t disk_bytes = 0;          // its budget
+  Speculation speculation = Speculation::kAuto;
+  int draft_depth = 3;  // tokens drafted at most, up to kMaxRollback - 1
+};
+
+// One step, for the bench and the curious.
+struct StepRecord {
+  double begin_s = 0, seconds = 0, draft_seconds = 0;  // begin: on seconds_now()'s clock
+  int decoding = 0, drafts = 0, prefilling = 0;        // sequences, drafted tokens verified, sequences
+  int64_t prefill_tokens = 0, new_tokens = 0;
+  uint64_t experts_read = 0;  // distinct experts, summed over layers
+};
+
+class LocalEngine : public Engine {
+ public:
+  // The last steps, oldest first; at most `count`.
+  virtual std::vector<StepRecord> steps(size_t count) const = 0;
+};
+
+// kResourceExhausted when the plan does not fit: what() and fix() give the numbers. kUnsupported: speculation kAlways
+// on a checkpoint without a draft module.
+Result<std::unique_ptr<LocalEngine>> start_engine(LoadedModel& model, FileSystem& files, const EngineOptions& options);
+
+}  // namespace nautile
