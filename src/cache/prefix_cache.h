@@ -80,6 +80,7 @@ class PrefixCache {
 
  private:
   void evicting(const PrefixTree::Node& node);
+  void tell_disk(PrefixTree::Node& node, std::span<const PrefixId> ids);
   void remember_lost(const PrefixId& id, std::string_view why);
 
   std::shared_ptr<const CacheLayout> layout_;

@@ -34,6 +34,11 @@ class PrefixTree {
     double used = 0;                        // the clock at its last use
     std::pair<double, uint64_t> rank = {};  // its place in the order of eviction; no two are equal
 
+    // For the cache around the tree: whether the snapshot came from disk and was not used yet, and when the disk was
+    // last told of its use.
+    bool from_disk = false;
+    double told_disk_s = 0;
+
     bool has_snapshot() const { return rows != nullptr; }
   };
   // What a node and a snapshot take besides their block and rows: the node itself, its places in maps and lists.
