@@ -90,7 +90,7 @@ void EngineLoop::start(Sequence& sequence) {
   const bool cached = cache_ != nullptr && sequence.request.use_cache && sequence.request.prompt_logprobs < 0;
   const bool first = sequence.record.preemptions == 0;
   std::vector<int64_t> points;
-  const auto& layout = model_.forward().layout();
+  const auto& layout = model_.layout();
   if (cached) {
     const int64_t last = static_cast<int64_t>(sequence.tokens.size()) - 1;
     CacheHit hit = cache_->find(sequence.scope, sequence.tokens, last);

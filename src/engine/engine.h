@@ -2,14 +2,16 @@
 // request.
 //
 // One thread of its own runs steps: each takes one token (and drafts) of every decoding sequence and fills up with
-// prefill chunks (design/engine.md). Lifetime: the model, and the file system and directory of the disk tier, must
-// outlive the engine, and nobody else may use the model's forward and pool meanwhile.
+// prefill chunks (docs/design/engine.md). Lifetime: the model must outlive the engine, and nobody else may use its
+// forward and pool meanwhile.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
 
+#include "cache/disk_tier.h"
 #include "engine/loaded_model.h"
 #include "nautile/engine.h"
 
@@ -25,10 +27,11 @@ struct EngineOptions {
   uint64_t state_bytes = 0;    // for running sequences; 0: from the machine's free memory
   uint64_t cache_bytes = 0;    // for the prefix cache; 0: from the machine's free memory
   bool prefix_cache = true;
-  int64_t snapshot_spacing = 2048;  // tokens, a multiple of 128
-  double canary_share = 0;          // of cache hits that are computed again and compared
-  std::string disk_directory;       // of the disk tier; empty: none
-  uint64_t disk_bytes = 0;          // its budget
+  int64_t snapshot_spacing = 2048;               // tokens, a multiple of 128
+  double canary_share = 0;                       // of cache hits that are computed again and compared
+  std::string disk_directory;                    // of the disk tier; empty: none
+  uint64_t disk_bytes = 0;                       // its budget
+  std::function<void(const std::string&)> warn;  // one line each, from any thread; may be empty
   Speculation speculation = Speculation::kAuto;
   int draft_depth = 3;  // tokens drafted at most, up to kMaxRollback - 1
 };
@@ -48,7 +51,9 @@ class LocalEngine : public Engine {
 };
 
 // kResourceExhausted when the plan does not fit: what() and fix() give the numbers. kUnsupported: speculation kAlways
-// on a checkpoint without a draft module.
-Result<std::unique_ptr<LocalEngine>> start_engine(LoadedModel& model, FileSystem& files, const EngineOptions& options);
+// on a checkpoint without a draft module. Errors of the disk tier's directory name it. `disk`, if given, is used
+// instead of opening options.disk_directory.
+Result<std::unique_ptr<LocalEngine>> start_engine(LoadedModel& model, const EngineOptions& options,
+                                                  std::unique_ptr<DiskTier> disk = nullptr);
 
 }  // namespace nautile

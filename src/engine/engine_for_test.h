@@ -3,6 +3,7 @@
 
 #include <doctest/doctest.h>
 
+#include <filesystem>
 #include <random>
 
 #include "engine/engine.h"
@@ -84,9 +85,25 @@ inline std::vector<TokenId> read_all(Generation& generation) {
   return ids(events);
 }
 
+// A directory of its own, removed at the end.
+class TemporaryDirectory {
+ public:
+  TemporaryDirectory() {
+    std::string name = (std::filesystem::temp_directory_path() / "nautile-test-XXXXXX").string();
+    REQUIRE(mkdtemp(name.data()) != nullptr);
+    path_ = name;
+  }
+  ~TemporaryDirectory() { std::filesystem::remove_all(path_); }
+  TemporaryDirectory(const TemporaryDirectory&) = delete;
+  TemporaryDirectory& operator=(const TemporaryDirectory&) = delete;
+  const std::string& path() const { return path_; }
+
+ private:
+  std::string path_;
+};
+
 inline std::unique_ptr<LocalEngine> start(LoadedModel& model, const EngineOptions& options) {
-  static const std::unique_ptr<FileSystem> files = real_files();
-  auto engine = start_engine(model, *files, options);
+  auto engine = start_engine(model, options);
   REQUIRE_MESSAGE(engine.ok(), engine.status().message());
   return std::move(engine).value();
 }

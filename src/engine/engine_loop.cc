@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "engine/fingerprint.h"
 #include "sys/clock.h"
 #include "sys/probe.h"
 
@@ -44,8 +45,14 @@ Status complete(EngineOptions& options, LoadedModel& model) {
   const uint64_t usable = free - free / 5;
   if (options.prefix_cache && options.cache_bytes == 0) options.cache_bytes = usable / 4;
   const uint64_t cache = options.prefix_cache ? options.cache_bytes : 0;
+  if (!options.disk_directory.empty() && !options.prefix_cache) {
+    return {Code::kInvalidArgument, "the disk tier needs the prefix cache", "disk_directory"};
+  }
+  if (!options.disk_directory.empty() && options.disk_bytes == 0) {
+    return {Code::kInvalidArgument, "the disk tier needs a budget", "disk_bytes"};
+  }
   if (options.state_bytes == 0) options.state_bytes = usable > cache ? usable - cache : 0;
-  const CacheLayout& layout = *model.forward().layout();
+  const CacheLayout& layout = *model.layout();
   const uint64_t least = layout.private_bytes() + layout.block_bytes();
   if (options.state_bytes < least) {
     return {Code::kResourceExhausted,
@@ -133,31 +140,39 @@ const char* name_of(EndReason reason) {
   return "?";
 }
 
-Result<std::unique_ptr<LocalEngine>> start_engine(LoadedModel& model, FileSystem& files, const EngineOptions& wanted) {
-  (void)files;
+Result<std::unique_ptr<LocalEngine>> start_engine(LoadedModel& model, const EngineOptions& wanted,
+                                                  std::unique_ptr<DiskTier> disk) {
   EngineOptions options = wanted;
   NAUTILE_RETURN_IF_ERROR(complete(options, model));
   std::unique_ptr<PrefixCache> cache;
   if (options.prefix_cache) {
+    if (disk == nullptr && !options.disk_directory.empty()) {
+      DiskOptions disk_options;
+      disk_options.budget_bytes = options.disk_bytes;
+      disk_options.model = fingerprint(model);
+      disk_options.warn = options.warn;
+      NAUTILE_ASSIGN(disk, DiskTier::open(options.disk_directory, model.layout(), disk_options));
+    }
     PrefixCacheOptions cache_options;
     cache_options.budget_bytes = options.cache_bytes;
     cache_options.snapshot_spacing = options.snapshot_spacing;
     cache_options.canary_share = options.canary_share;
-    cache = std::make_unique<PrefixCache>(model.forward().layout(), cache_options);
+    cache = std::make_unique<PrefixCache>(model.layout(), cache_options, disk.get());
   }
-  return std::unique_ptr<LocalEngine>(std::make_unique<EngineLoop>(model, options, std::move(cache)));
+  return std::unique_ptr<LocalEngine>(std::make_unique<EngineLoop>(model, options, std::move(disk), std::move(cache)));
 }
 
-EngineLoop::EngineLoop(LoadedModel& model, const EngineOptions& options, std::unique_ptr<PrefixCache> cache)
+EngineLoop::EngineLoop(LoadedModel& model, const EngineOptions& options, std::unique_ptr<DiskTier> disk,
+                       std::unique_ptr<PrefixCache> cache)
     : model_(model),
       options_(options),
       vocabulary_(model.has_tokenizer() ? model.tokenizer().size() : static_cast<size_t>(model.config().vocab_size)),
       logits_width_(static_cast<size_t>(model.config().vocab_size)),
       stream_width_(static_cast<size_t>(model.config().hc_mult * model.config().hidden)),
       context_(options.context_tokens),
+      disk_(std::move(disk)),
       cache_(std::move(cache)),
-      budget_(options.state_bytes, model.forward().layout()->private_bytes(), model.forward().layout()->block_bytes(),
-              kBlockTokens),
+      budget_(options.state_bytes, model.layout()->private_bytes(), model.layout()->block_bytes(), kBlockTokens),
       samplers_(static_cast<size_t>(model.pool().threads())) {
   const size_t batch = static_cast<size_t>(options_.max_sequences);
   running_.reserve(batch);
@@ -325,6 +340,7 @@ void EngineLoop::publish() {
   stats_.cache_bytes = cached.bytes;
   stats_.cache_evictions = cached.evictions;
   stats_.memory_bytes = budget_.used() + cached.bytes;
+  if (disk_) stats_.disk_bytes = disk_->stats().bytes;
 }
 
 void EngineLoop::run() {

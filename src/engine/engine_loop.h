@@ -24,7 +24,8 @@ namespace nautile {
 
 class EngineLoop final : public LocalEngine {
  public:
-  EngineLoop(LoadedModel& model, const EngineOptions& options, std::unique_ptr<PrefixCache> cache);
+  EngineLoop(LoadedModel& model, const EngineOptions& options, std::unique_ptr<DiskTier> disk,
+             std::unique_ptr<PrefixCache> cache);
   ~EngineLoop() override;
 
   Result<std::unique_ptr<Generation>> submit(GenerateRequest request) override;
@@ -91,6 +92,7 @@ class EngineLoop final : public LocalEngine {
   const EngineOptions options_;
   const size_t vocabulary_, logits_width_, stream_width_;
   const int64_t context_;
+  std::unique_ptr<DiskTier> disk_;      // null: none
   std::unique_ptr<PrefixCache> cache_;  // null: off
 
   Sequences running_;  // in order of admission

@@ -95,7 +95,7 @@ TEST_CASE("memory runs short: sequences give way, wait and come back to the same
   auto model = nano();
   const auto alone = expected(*model);
   EngineOptions options = small_engine();
-  const CacheLayout& layout = *model->forward().layout();
+  const CacheLayout& layout = *model->layout();
   // Two of the longest, so that growing past the headroom of admission meets a full plan.
   options.state_bytes = 2 * (layout.private_bytes() + 10 * layout.block_bytes());
   options.speculation = Speculation::kAlways;
@@ -111,7 +111,7 @@ TEST_CASE("preemption: two long outputs that do not fit together both finish, wi
   std::vector<std::vector<TokenId>> alone;
   for (const GenerateRequest& request : requests) alone.push_back(plain(*model, request));
   EngineOptions options = small_engine();
-  const CacheLayout& layout = *model->forward().layout();
+  const CacheLayout& layout = *model->layout();
   options.state_bytes = 2 * layout.private_bytes() + 18 * layout.block_bytes();  // each wants 10 blocks in the end
   SUBCASE("from nothing") {}
   SUBCASE("from the cache") {
@@ -131,7 +131,7 @@ TEST_CASE("a request that can never run is refused with the reason") {
   auto model = nano();
   EngineOptions options = small_engine();
   options.context_tokens = 1000;
-  const CacheLayout& layout = *model->forward().layout();
+  const CacheLayout& layout = *model->layout();
   options.state_bytes = layout.private_bytes() + 4 * layout.block_bytes();
   auto engine = start(*model, options);
   auto refused = [&](GenerateRequest request) { return engine->submit(std::move(request)).status(); };
@@ -377,4 +377,39 @@ TEST_CASE("requests that share a beginning compute it once, also when they come 
     read_all(*generation);
     CHECK(generation->record().cached_tokens == 0);
   }
+}
+
+TEST_CASE("what was computed is found again after a restart, and after it left memory") {
+  auto model = nano();
+  const TemporaryDirectory directory;
+  EngineOptions options = small_engine();
+  options.prefix_cache = true;
+  options.disk_directory = directory.path();
+  options.disk_bytes = 1 << 30;
+  std::vector<std::string> warnings;
+  options.warn = [&](const std::string& line) { warnings.push_back(line); };
+  const GenerateRequest wanted = request_of(random_prompt(*model, 1500, 1), 30, 1);
+  const std::vector<TokenId> alone = plain(*model, wanted);
+  auto copy = [&] { return request_of(wanted.prompt, 30, 1); };
+  auto run = [&](LocalEngine& engine) {
+    auto generation = engine.submit(copy()).value();
+    CHECK(read_all(*generation) == alone);
+    return generation->record();
+  };
+  CHECK(run(*start(*model, options)).cached_tokens == 0);
+  {
+    auto engine = start(*model, options);
+    const RequestRecord record = run(*engine);
+    CHECK(record.cached_tokens == 1499 / kBlockTokens * kBlockTokens);
+    CHECK(record.cache_decision.find("from disk") != std::string::npos);
+    CHECK(engine->stats().cached_disk_tokens == static_cast<uint64_t>(record.cached_tokens));
+  }
+  // A cache that holds next to nothing in memory.
+  options.cache_bytes = 3 * (model->layout()->private_bytes() + 12 * model->layout()->block_bytes());
+  auto engine = start(*model, options);
+  for (uint32_t i = 0; i < 6; ++i)
+    read_all(*engine->submit(request_of(random_prompt(*model, 1500, 10 + i), 1)).value());
+  CHECK(engine->stats().cache_bytes <= options.cache_bytes);
+  CHECK(run(*engine).cached_tokens == 1499 / kBlockTokens * kBlockTokens);
+  CHECK(warnings.empty());
 }

@@ -18,6 +18,7 @@ Result<std::unique_ptr<LoadedModel>> LoadedModel::load(FileSystem& files, const 
                                                        const LoadOptions& options) {
   std::unique_ptr<LoadedModel> model(new LoadedModel());
   model->directory_ = directory;
+  model->numerics_ = options.numerics;
   NAUTILE_ASSIGN(model->kernels_, find_kernels(options.isa));
   if (options.threads < 0 || options.threads > 1024) {
     return Status(Code::kInvalidArgument, fmt::format("{} threads", options.threads), "--threads",
@@ -30,8 +31,8 @@ Result<std::unique_ptr<LoadedModel>> LoadedModel::load(FileSystem& files, const 
     return Status(Code::kNotFound, "this is no model directory: it has no config.json", directory,
                   "give the directory of a downloaded DeepSeek-V4 checkpoint");
   }
-  NAUTILE_ASSIGN(const std::string config_text, files.read(config_path, kMaxConfigBytes));
-  NAUTILE_ASSIGN(const ModelConfig config, parse_config(config_text, config_path));
+  NAUTILE_ASSIGN(model->config_text_, files.read(config_path, kMaxConfigBytes));
+  NAUTILE_ASSIGN(const ModelConfig config, parse_config(model->config_text_, config_path));
   NAUTILE_ASSIGN(Checkpoint checkpoint, open_checkpoint(files, directory));
   model->checkpoint_ = std::make_unique<Checkpoint>(std::move(checkpoint));
   NAUTILE_RETURN_IF_ERROR(verify(*model->checkpoint_, config));

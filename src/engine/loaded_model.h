@@ -45,7 +45,11 @@ class LoadedModel {
   // The checkpoint's own defaults (generation_config.json), 1.0 where it has none.
   double default_temperature() const { return default_temperature_; }
   double default_top_p() const { return default_top_p_; }
+  const Checkpoint& checkpoint() const { return *checkpoint_; }
+  const std::string& config_text() const { return config_text_; }  // config.json as it was read
+  Numerics numerics() const { return numerics_; }
   const Kernels& kernels() const { return *kernels_; }
+  const std::shared_ptr<const CacheLayout>& layout() const { return forward_->layout(); }
   ThreadPool& pool() { return *pool_; }
   Forward& forward() { return *forward_; }
 
@@ -53,7 +57,8 @@ class LoadedModel {
   LoadedModel() = default;
   Status read_extras(FileSystem& files);
 
-  std::string directory_;
+  std::string directory_, config_text_;
+  Numerics numerics_ = Numerics::kFast;
   std::unique_ptr<Checkpoint> checkpoint_;
   Weights weights_;
   std::optional<Tokenizer> tokenizer_;
