@@ -1,169 +1,101 @@
-// Prefix reuse, prefill in chunks, and the token loop.
+// A conversation becomes a request, and its tokens become a reply.
 #include "engine/chat_session.h"
 
 #include <fmt/format.h>
 
-#include <algorithm>
+#include <chrono>
+#include <condition_variable>
+#include <mutex>
 
-#include "sys/clock.h"
-#include "text/stop.h"
+#include "engine/reply_stream.h"
 
 namespace nautile {
 namespace {
 
-constexpr size_t kPrefillChunk = 512;
-// One at the last block of each prompt, since agents branch at the ends of turns, and one every so many tokens.
-constexpr size_t kSnapshotSpacing = 2048;
-constexpr size_t kMaxSnapshots = 64;
+// How long the reader waits at most before it asks whether it should go on.
+constexpr auto kAskInterval = std::chrono::milliseconds(20);
 
-size_t common_prefix(const std::vector<int32_t>& a, const std::vector<int32_t>& b) {
-  return static_cast<size_t>(
-      std::mismatch(a.begin(), a.begin() + static_cast<std::ptrdiff_t>(std::min(a.size(), b.size())), b.begin()).first -
-      a.begin());
-}
+// Rung by the engine when there is something to read.
+class Bell {
+ public:
+  void ring() {
+    const std::lock_guard lock(mutex_);
+    rung_ = true;
+    changed_.notify_all();
+  }
+  void wait() {
+    std::unique_lock lock(mutex_);
+    changed_.wait_for(lock, kAskInterval, [this] { return rung_; });
+    rung_ = false;
+  }
+
+ private:
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  bool rung_ = false;
+};
 
 }  // namespace
-
-ChatSession::ChatSession(LoadedModel& model) : model_(model) {
-  reset();
-}
-
-void ChatSession::reset() {
-  state_ = std::make_unique<SequenceState>(model_.forward().layout());
-  tokens_.clear();
-  snapshots_.clear();
-}
-
-// Leaves state_ at the longest prefix of `prompt` that can be reached, at least one token short of it.
-void ChatSession::start_from(const std::vector<int32_t>& prompt) {
-  const size_t shared = std::min(common_prefix(tokens_, prompt), prompt.size() - 1);
-  while (!snapshots_.empty() && static_cast<size_t>(snapshots_.back().length) > shared) snapshots_.pop_back();
-  if (tokens_.size() - shared <= static_cast<size_t>(kMaxRollback) &&
-      state_->rollback(static_cast<int64_t>(shared)).ok()) {
-    tokens_.resize(shared);
-    return;
-  }
-  if (snapshots_.empty()) {
-    state_ = std::make_unique<SequenceState>(model_.forward().layout());
-    tokens_.clear();
-    return;
-  }
-  state_ = std::make_unique<SequenceState>(model_.forward().layout(), snapshots_.back());
-  tokens_.resize(static_cast<size_t>(snapshots_.back().length));
-}
-
-Status ChatSession::prefill(const std::vector<int32_t>& prompt, const ReplyHooks& hooks, Reply& reply,
-                            std::span<const float>& logits) {
-  const double begin = seconds_now();
-  const int64_t total = static_cast<int64_t>(prompt.size());
-  while (tokens_.size() < prompt.size()) {
-    if (hooks.cancelled && hooks.cancelled()) {
-      reply.cancelled = true;
-      break;
-    }
-    // Chunks end on block ends, so that a snapshot can be taken there.
-    const size_t done = tokens_.size();
-    size_t end = std::min(prompt.size(), (done + kPrefillChunk) / kBlockTokens * kBlockTokens);
-    const size_t last_block = prompt.size() / kBlockTokens * kBlockTokens;
-    if (done < last_block && end > last_block) {
-      end = last_block;
-    }
-    const BatchItem item{state_.get(), std::span(prompt).subspan(done, end - done)};
-    NAUTILE_ASSIGN(const ForwardOutput out,
-                   model_.forward()({&item, 1}, end == prompt.size() ? Logits::kLast : Logits::kNone));
-    logits = out.logits;
-    tokens_.assign(prompt.begin(), prompt.begin() + static_cast<std::ptrdiff_t>(end));
-    if ((end == last_block || end % kSnapshotSpacing == 0) && end % kBlockTokens == 0 &&
-        snapshots_.size() < kMaxSnapshots) {
-      NAUTILE_ASSIGN(Snapshot snapshot, state_->snapshot());
-      snapshots_.push_back(std::move(snapshot));
-    }
-    if (hooks.prefill) hooks.prefill(static_cast<int64_t>(end), total);
-  }
-  reply.prefill_seconds = seconds_now() - begin;
-  return {};
-}
 
 Result<Reply> ChatSession::reply(const Conversation& conversation, const ReplyOptions& options,
                                  const ReplyHooks& hooks) {
   const Tokenizer& tokenizer = model_.tokenizer();
-  NAUTILE_RETURN_IF_ERROR(options.sampling.check(tokenizer.size()));
   NAUTILE_ASSIGN(const ChatTokens chat_tokens, ChatTokens::find(tokenizer));
-  NAUTILE_ASSIGN(const std::vector<int32_t> prompt, encode(tokenizer, conversation, options.encode));
+  NAUTILE_ASSIGN(std::vector<TokenId> prompt, encode(tokenizer, conversation, options.encode));
   NAUTILE_ASSIGN(StopMatcher stop, StopMatcher::make(options.stop));
-  const int64_t context = model_.config().max_positions;
-  const int64_t room = context - static_cast<int64_t>(prompt.size());
-  if (room < 1) {
-    return Status(Code::kResourceExhausted,
-                  fmt::format("the prompt has {} tokens, the context holds {}", prompt.size(), context), {},
-                  "shorten the conversation");
+  const auto stream = std::make_shared<ReplyStream>(
+      tokenizer, chat_tokens, OutputParserOptions{output_start(prompt, chat_tokens), conversation.declared_tools(), {}},
+      std::move(stop));
+  const auto bell = std::make_shared<Bell>();
+
+  GenerateRequest request;
+  request.prompt = std::move(prompt);
+  request.max_tokens = options.max_tokens > 0 ? options.max_tokens : model_.config().max_positions;
+  request.sampling = options.sampling;
+  request.guide = ReplyStream::guide(stream);
+  request.on_event = [bell] { bell->ring(); };
+  NAUTILE_ASSIGN(const std::unique_ptr<Generation> generation, engine_.submit(std::move(request)));
+
+  std::vector<TokenEvent> tokens;
+  std::vector<OutputEvent> events;
+  int64_t shown = 0;
+  bool asked_to_stop = false;
+  for (bool more = true; more;) {
+    bell->wait();
+    if (!asked_to_stop && hooks.cancelled && hooks.cancelled()) {
+      asked_to_stop = true;
+      generation->cancel();
+    }
+    tokens.clear();
+    more = generation->poll(tokens);
+    const RequestRecord record = generation->record();
+    const int64_t done = record.cached_tokens + record.prefilled_tokens;
+    if (hooks.prefill && done != shown) hooks.prefill(done, record.prompt_tokens);
+    shown = done;
+    events.clear();
+    stream->take(events);
+    if (!hooks.event) continue;
+    for (const OutputEvent& event : events) hooks.event(event);
   }
-  const int64_t limit = options.max_tokens > 0 ? std::min(options.max_tokens, room) : room;
+  const RequestRecord record = generation->record();
+  if (record.end == EndReason::kFailed) return record.status;
 
   Reply reply;
-  reply.prompt_tokens = static_cast<int64_t>(prompt.size());
-  start_from(prompt);
-  reply.cached_tokens = static_cast<int64_t>(tokens_.size());
-  std::span<const float> logits;  // of the last token; valid until the next forward
-  NAUTILE_RETURN_IF_ERROR(prefill(prompt, hooks, reply, logits));
-
-  OutputParser parser(chat_tokens, {output_start(prompt, chat_tokens), conversation.declared_tools(), {}});
-  TokenHistory history;
-  history.add_prompt(prompt);
-  // Content passes the stop matcher on its way out; everything else goes straight through.
-  auto deliver = [&](const std::vector<OutputEvent>& events) {
-    for (const OutputEvent& event : events) {
-      if (event.kind != OutputEvent::kContent) {
-        if (hooks.event) hooks.event(event);
-        continue;
-      }
-      std::string text;
-      if (!stop.matched()) stop.push(event.text, text);
-      reply.message.content += text;
-      if (!text.empty() && hooks.event) hooks.event({OutputEvent::kContent, -1, text});
-    }
-  };
-  OutputEnd end = OutputEnd::kLimit;
-  std::vector<OutputEvent> events;
-  const double begin = seconds_now();
-  while (!reply.cancelled && reply.output_tokens < limit) {
-    if (hooks.cancelled && hooks.cancelled()) {
-      reply.cancelled = true;
-      break;
-    }
-    NAUTILE_ASSIGN(const Sample sample,
-                   sampler_.sample(logits.first(tokenizer.size()), options.sampling, history, tokens_.size()));
-    history.add_output(sample.id);
-    ++reply.output_tokens;
-    if (parser.in_reasoning()) ++reply.reasoning_tokens;
-    events.clear();
-    const bool more = parser.push(sample.id, tokenizer.bytes_of(sample.id), events);
-    deliver(events);
-    if (!more || parser.block_closed()) {
-      end = OutputEnd::kEndOfTurn;
-      break;
-    }
-    if (stop.matched()) {
-      end = OutputEnd::kStopString;
-      break;
-    }
-    if (reply.output_tokens == limit) break;
-    const BatchItem item{state_.get(), {&sample.id, 1}};
-    NAUTILE_ASSIGN(const ForwardOutput out, model_.forward()({&item, 1}, Logits::kLast));
-    logits = out.logits;
-    tokens_.push_back(sample.id);
-  }
-  reply.decode_seconds = seconds_now() - begin;
-
   events.clear();
-  ParsedMessage message = parser.finish(end, events);
-  deliver(events);
-  std::string tail;
-  stop.finish(tail);
-  if (!tail.empty() && hooks.event) hooks.event({OutputEvent::kContent, -1, tail});
-  message.content = reply.message.content + tail;  // up to the stop string
-  reply.message = std::move(message);
-  reply.stop_string = stop.matched_string();
+  reply.message = stream->finish(events);
+  if (hooks.event) {
+    for (const OutputEvent& event : events) hooks.event(event);
+  }
+  reply.stop_string = stream->stop_string();
+  reply.cancelled = record.end == EndReason::kCancelled;
+  reply.prompt_tokens = record.prompt_tokens;
+  reply.cached_tokens = record.cached_tokens;
+  reply.output_tokens = record.output_tokens;
+  reply.reasoning_tokens = stream->reasoning_tokens();
+  reply.drafted_tokens = record.drafted_tokens;
+  reply.accepted_tokens = record.accepted_tokens;
+  reply.prefill_seconds = record.prefill_s;
+  reply.decode_seconds = record.decode_s;
   return reply;
 }
 

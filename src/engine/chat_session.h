@@ -1,16 +1,16 @@
-// ChatSession: one conversation with one model. Each reply pays only for the tokens that the last one did not see: the
-// state is kept, and where a new prompt leaves the old one, the nearest snapshot before that point is used.
+// ChatSession: conversations with one model, one reply at a time. The engine's prefix cache sees to it that each reply
+// pays only for what is new.
 //
-// Thread-safety: one caller at a time; `cancelled` may be answered from another thread's flag.
+// Thread-safety: one caller at a time; `cancelled` may be answered from another thread's flag. Several sessions may
+// share an engine.
 #pragma once
 
 #include <functional>
-#include <memory>
-#include <span>
 #include <string>
 #include <vector>
 
 #include "engine/loaded_model.h"
+#include "nautile/engine.h"
 #include "text/chat.h"
 #include "text/output_parser.h"
 #include "text/sampler.h"
@@ -29,6 +29,7 @@ struct Reply {
   std::string stop_string;  // the one that matched, if any
   bool cancelled = false;
   int64_t prompt_tokens = 0, cached_tokens = 0, output_tokens = 0, reasoning_tokens = 0;
+  int64_t drafted_tokens = 0, accepted_tokens = 0;  // by speculation
   double prefill_seconds = 0, decode_seconds = 0;
 
   double prefill_rate() const {
@@ -40,30 +41,22 @@ struct Reply {
 // What happens while a reply is made; any may be empty.
 struct ReplyHooks {
   std::function<void(const OutputEvent&)> event;
-  std::function<void(int64_t done, int64_t total)> prefill;  // tokens, after each chunk
-  std::function<bool()> cancelled;                           // asked before each chunk and each token
+  std::function<void(int64_t done, int64_t total)> prefill;  // tokens
+  std::function<bool()> cancelled;                           // asked every few milliseconds
 };
 
 class ChatSession {
  public:
-  explicit ChatSession(LoadedModel& model);
+  // Both must outlive the session.
+  ChatSession(const LoadedModel& model, Engine& engine) : model_(model), engine_(engine) {}
 
   // Encodes the conversation and answers it. kInvalidArgument for what cannot be encoded, kResourceExhausted when the
   // prompt leaves no room in the context.
   Result<Reply> reply(const Conversation& conversation, const ReplyOptions& options, const ReplyHooks& hooks);
-  // Forgets everything.
-  void reset();
 
  private:
-  void start_from(const std::vector<int32_t>& prompt);
-  Status prefill(const std::vector<int32_t>& prompt, const ReplyHooks& hooks, Reply& reply,
-                 std::span<const float>& logits);
-
-  LoadedModel& model_;
-  std::unique_ptr<SequenceState> state_;
-  std::vector<int32_t> tokens_;      // in state_
-  std::vector<Snapshot> snapshots_;  // of prefixes of tokens_, by length
-  Sampler sampler_;
+  const LoadedModel& model_;
+  Engine& engine_;
 };
 
 }  // namespace nautile

@@ -92,8 +92,8 @@ std::string history_path() {
 
 class Chat {
  public:
-  Chat(LoadedModel& model, ChatFlags flags, ReplyOptions options)
-      : model_(model), session_(model), options_(std::move(options)), colour_(isatty(STDOUT_FILENO)) {
+  Chat(const LoadedModel& model, Engine& engine, ChatFlags flags, ReplyOptions options)
+      : model_(model), session_(model, engine), options_(std::move(options)), colour_(isatty(STDOUT_FILENO)) {
     set_system(flags.system);
   }
 
@@ -182,7 +182,7 @@ class Chat {
     conversation_.messages.push_back(system);
   }
 
-  LoadedModel& model_;
+  const LoadedModel& model_;
   ChatSession session_;
   ReplyOptions options_;
   Conversation conversation_;
@@ -194,7 +194,8 @@ Status chat(ChatFlags flags) {
   const std::unique_ptr<FileSystem> files = real_files();
   NAUTILE_ASSIGN(const std::unique_ptr<LoadedModel> model, flags.model.load(*files));
   NAUTILE_ASSIGN(const ReplyOptions options, flags.reply.resolve(*model));
-  Chat chat(*model, flags, options);
+  NAUTILE_ASSIGN(const std::unique_ptr<LocalEngine> engine, start_engine(*model, one_reply_at_a_time()));
+  Chat chat(*model, *engine, flags, options);
   LineReader reader(history_path());
   chat.banner();
 

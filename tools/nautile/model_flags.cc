@@ -64,6 +64,12 @@ Result<ReplyOptions> ReplyFlags::resolve(const LoadedModel& model) const {
   return resolved;
 }
 
+EngineOptions one_reply_at_a_time() {
+  EngineOptions options;
+  options.max_sequences = 1;
+  return options;
+}
+
 Result<ReasoningMode> parse_mode(const std::string& name) {
   if (name == "non" || name == "non_think") return ReasoningMode::kNonThink;
   if (name == "low" || name == "think_low") return ReasoningMode::kThinkLow;

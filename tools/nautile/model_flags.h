@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "engine/chat_session.h"
+#include "engine/engine.h"
 #include "verbs.h"
 
 namespace nautile {
@@ -32,6 +33,9 @@ struct ReplyFlags {
   // Fills in the model's own defaults and, unless given, a fresh seed.
   Result<ReplyOptions> resolve(const LoadedModel& model) const;
 };
+
+// The engine of a verb that answers one person.
+EngineOptions one_reply_at_a_time();
 
 // "non", "low", "high", "max" (and the long names non_think, think_high, ...).
 Result<ReasoningMode> parse_mode(const std::string& name);

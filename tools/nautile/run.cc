@@ -136,7 +136,8 @@ Status run_all(const RunFlags& flags) {
   ModelFlags model_flags = flags.model;
   NAUTILE_ASSIGN(const std::unique_ptr<LoadedModel> model, model_flags.load(*files));
   NAUTILE_ASSIGN(const ReplyOptions options, flags.reply.resolve(*model));
-  ChatSession session(*model);
+  NAUTILE_ASSIGN(const std::unique_ptr<LocalEngine> engine, start_engine(*model, one_reply_at_a_time()));
+  ChatSession session(*model, *engine);
 
   if (!flags.messages.empty()) {
     NAUTILE_ASSIGN(const std::string text, read_text(*files, flags.messages));
