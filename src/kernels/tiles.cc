@@ -36,22 +36,28 @@ void pack_fp4(const WeightView& w, size_t first_row, std::byte* out) {
   }
 }
 
-// Quads of `bytes` (4 or 8) each: columns [4q, 4q + 4) of a row.
-template <size_t kBytes>
-void pack_quads(const WeightView& w, size_t first_row, std::byte* out) {
-  const size_t quads = (w.cols + 3) / 4, row_bytes = w.row_bytes();
+// FP8 and BF16, a unit being 2 columns of a row: of each 4 columns the first unit of a row goes to `at`, the second
+// `apart` bytes on.
+template <class Unit>
+void pack_pairs(const WeightView& w, size_t first_row, std::byte* out) {
+  constexpr size_t kUnit = sizeof(Unit);
+  constexpr bool kFp8 = kUnit == 2;
+  const size_t row_bytes = w.row_bytes();
   std::memset(out, 0, tile_bytes(w.format, w.cols));
   const size_t rows = w.rows - first_row < kTileRows ? w.rows - first_row : kTileRows;
-  for (size_t q = 0; q < quads; ++q, out += kTileRows * kBytes) {
-    const size_t size = row_bytes - q * kBytes < kBytes ? row_bytes - q * kBytes : kBytes;
+  for (size_t byte = 0; byte < row_bytes; byte += 2 * kUnit, out += 2 * kUnit * kTileRows) {
+    const size_t left = row_bytes - byte;
     for (size_t r = 0; r < rows; ++r) {
       const size_t half = r / kHalf, lane = r % kHalf;
-      const size_t at = kBytes == 4 ? half * 64 + lane * 4 : half * 128 + lane % 4 / 2 * 64 + lane / 4 * 16 + lane % 2 * 8;
-      const std::byte* from = w.data + (first_row + r) * row_bytes + q * kBytes;
-      if (size == kBytes) {
-        std::memcpy(out + at, from, kBytes);
+      const std::byte* from = w.data + (first_row + r) * row_bytes + byte;
+      std::byte* to = out + half * 2 * kUnit * kHalf + (kFp8 ? lane / 4 * 16 + lane % 4 * 2 : lane * 4);
+      std::memcpy(to, from, left < kUnit ? left : kUnit);
+      if (left <= kUnit) continue;
+      to += kFp8 ? 8 : 64;
+      if (left >= 2 * kUnit) {
+        std::memcpy(to, from + kUnit, kUnit);
       } else {
-        std::memcpy(out + at, from, size);
+        std::memcpy(to, from + kUnit, left - kUnit);
       }
     }
   }
@@ -68,10 +74,10 @@ void pack_tiles(const WeightView& rows, size_t tile_begin, size_t tile_end, std:
         pack_fp4(rows, tile * kTileRows, to);
         break;
       case WeightFormat::kFp8:
-        pack_quads<4>(rows, tile * kTileRows, to);
+        pack_pairs<uint16_t>(rows, tile * kTileRows, to);
         break;
       case WeightFormat::kBf16:
-        pack_quads<8>(rows, tile * kTileRows, to);
+        pack_pairs<uint32_t>(rows, tile * kTileRows, to);
         break;
       case WeightFormat::kF32:
         break;

@@ -1,16 +1,18 @@
 // Tiles: weights interleaved so that one 64-byte line feeds 16 rows of a dot-product instruction, and activations narrowed
 // to what that instruction takes.
 //
-// A tile is 32 rows, as two halves A and B of 16. Rows are padded to 32 and columns to padded_cols() with zeros. `quad`
-// means 4 columns of 16 rows, row by row. Within a tile, in the order in which a product reads it:
+// A tile is 32 rows, as two halves A and B of 16. Rows are padded to 32 and columns to padded_cols() with zeros. Within a
+// tile, in the order in which a product reads it:
 //   FP4   for each 64 columns: one line of E8M0 scales (A and B of the first 32 columns, A and B of the second), then for
-//         each 32 columns four lines of A and four of B; a line holds a quad in its low nibbles and the next in the high
-//   FP8   for each 4 columns: a quad of A, a quad of B. Scales stay as in the checkpoint
-//   BF16  for each 4 columns: A in two lines, B in two; within 16 bytes of a line stand rows 4i and 4i + 1 (first line)
-//         or 4i + 2 and 4i + 3 (second), which is what unpacking a quad of FP8 gives
+//         each 32 columns four lines of A and four of B; a line holds 4 columns of each row in its low nibbles and the
+//         next 4 in the high ones
+//   FP8   for each 4 columns: a line of A, a line of B; each 16 bytes of a line hold columns 0 and 1 of 4 rows, then
+//         columns 2 and 3 of them. Scales stay as in the checkpoint
+//   BF16  for each 4 columns: A's columns 0 and 1, A's 2 and 3, B's 0 and 1, B's 2 and 3, a line each: what unpacking the
+//         lines of FP8 gives
 //
-// Order of sums, in every version: FP8 and BF16 sum 128 columns in two chains (columns 0, 1 and 2, 3 of each quad), add
-// them, then total += scale * sum. FP4 sums 32 columns (exactly with kInt8), then total += scale * sum.
+// Order of sums, in every version: FP8 and BF16 sum 128 columns in one chain, pair by pair, then total += scale * sum. FP4
+// sums 32 columns (exactly with kInt8), then total += scale * sum.
 #pragma once
 
 #include "kernels/ops.h"

@@ -29,7 +29,8 @@ void Activations::shape(const Step& step, const WeightView& weight, size_t token
   low_bit_ = quantises_input(step, weight);
   cols_ = weight.cols;
   padded_ = weight.layout == WeightLayout::kRows ? cols_ : padded_cols(weight.format, cols_);
-  row_bytes_ = (activation_bytes(format_, padded_) + 63) / 64 * 64;
+  // A line more than a round number: rows a power of two apart would share the sets of a cache.
+  row_bytes_ = activation_bytes(format_, padded_) / 64 * 64 + 128;
   if (bytes_.size() < tokens * row_bytes_) bytes_.resize(tokens * row_bytes_);
 }
 

@@ -10,10 +10,10 @@ namespace {
 using V = __m512;
 using I = __m512i;
 
-constexpr size_t kFewTokens = 16;      // up to so many, weights are decoded from memory to registers for each 4 of them
-constexpr size_t kPanelCols = 512;     // above, once to a panel of 32 x 512 BF16 that stays in the first-level cache
-constexpr size_t kTokenBlock = 512;    // tokens whose activations of those columns stay in the second-level cache
-constexpr size_t kAhead = 4096;        // bytes fetched early
+constexpr size_t kChunkCols = 512;   // of a tile that stay in the first-level cache while all tokens pass
+constexpr size_t kTokenBlock = 512;  // tokens whose activations of those columns stay in the second-level cache
+constexpr size_t kMostWide = 8, kMostInt8 = 6;  // tokens in registers
+constexpr size_t kAhead = 4096;      // bytes fetched early
 
 inline I load_line(const void* p) {
   return _mm512_loadu_si512(p);
@@ -22,11 +22,6 @@ inline I broadcast4(const std::byte* p) {
   int value;
   memcpy(&value, p, 4);
   return _mm512_set1_epi32(value);
-}
-inline I broadcast8(const std::byte* p) {
-  long long value;
-  memcpy(&value, p, 8);
-  return _mm512_set1_epi64(value);
 }
 inline void fetch(const std::byte* p) {
   _mm_prefetch(reinterpret_cast<const char*>(p), _MM_HINT_T0);
@@ -48,6 +43,21 @@ inline V dot_bf16(V sum, I w, I x) {
   return _mm512_dpbf16_ps(sum, reinterpret_cast<__m512bh>(w), reinterpret_cast<__m512bh>(x));
 }
 
+// The rows of a tile that are wanted, as masks of its halves, and where they go.
+struct Rows {
+  __mmask16 half[2];
+  ptrdiff_t y;  // index of the tile's first row in a row of y; negative when only later rows are wanted
+};
+
+Rows wanted_rows(const MatmulArgs& a, size_t tile) {
+  const size_t row = tile * kTileRows;
+  const uint32_t after = a.row_end - row < kTileRows ? (1u << (a.row_end - row)) - 1 : ~0u;
+  const uint32_t before = a.row_begin > row ? (1u << (a.row_begin - row)) - 1 : 0;
+  const uint32_t mask = after & ~before;
+  return {{static_cast<__mmask16>(mask), static_cast<__mmask16>(mask >> 16)},
+          static_cast<ptrdiff_t>(row) - static_cast<ptrdiff_t>(a.y_first)};
+}
+
 // ---- FP4 x int8 -----------------------------------------------------------------------------------------------------
 
 // Twice the value of each E2M1 code, plus 12 so that it is unsigned, four times over: a permutation looks at six bits.
@@ -56,15 +66,16 @@ alignas(64) constexpr uint8_t kFp4Table[64] = {12, 13, 14, 15, 16, 18, 20, 24, 1
                                                12, 13, 14, 15, 16, 18, 20, 24, 12, 11, 10, 9, 8, 6, 4, 0,
                                                12, 13, 14, 15, 16, 18, 20, 24, 12, 11, 10, 9, 8, 6, 4, 0};
 
-// A tile times T tokens: totals[t][32].
+// A tile times T tokens.
 template <size_t T>
-__attribute__((noinline)) void fp4_tile(const std::byte* w, size_t padded, const std::byte* const* rows, float* totals) {
+__attribute__((noinline)) void fp4_tile(const std::byte* w, size_t padded, const std::byte* const* x_rows,
+                                        float* const* y_rows, const Rows& rows) {
   const I table = load_line(kFp4Table);
   V total_a[T], total_b[T];
   const std::byte* x[T];
   for (size_t t = 0; t < T; ++t) {
     total_a[t] = total_b[t] = _mm512_setzero_ps();
-    x[t] = rows[t];
+    x[t] = x_rows[t];
   }
   const size_t offsets = padded / 32 * 4;  // from a group's scale to its offset
   size_t scale_at = padded;
@@ -103,8 +114,9 @@ __attribute__((noinline)) void fp4_tile(const std::byte* w, size_t padded, const
     }
   }
   for (size_t t = 0; t < T; ++t) {
-    _mm512_storeu_ps(totals + t * kTileRows, total_a[t]);
-    _mm512_storeu_ps(totals + t * kTileRows + 16, total_b[t]);
+    float* y = y_rows[t] + rows.y;
+    _mm512_mask_storeu_ps(y, rows.half[0], total_a[t]);
+    _mm512_mask_storeu_ps(y + 16, rows.half[1], total_b[t]);
   }
 }
 
@@ -137,32 +149,33 @@ constexpr ByteTables make_fp8_tables() {
 }
 constexpr ByteTables kFp8Tables = make_fp8_tables();
 
-// Sources give quad q of half h of a block as two vectors of BF16 pairs: rows 4i, 4i + 1 and rows 4i + 2, 4i + 3.
+// How columns 4q, 4q + 1 and 4q + 2, 4q + 3 of half h of a block become two vectors of 16 rows' BF16 pairs. A block is
+// what has one scale a row.
 struct Fp8Quads {
-  static constexpr size_t kQuads = 32, kLines = 2;  // a block of 128 columns; lines a quad
-  const std::byte* at;
+  static constexpr size_t kCols = 128, kLines = 2;  // of a block; lines a quad
   I high0 = load_line(kFp8Tables.high), high1 = load_line(kFp8Tables.high + 64);
   I low0 = load_line(kFp8Tables.low), low1 = load_line(kFp8Tables.low + 64);
   I sign = _mm512_set1_epi8(static_cast<char>(0x80));
 
-  explicit Fp8Quads(const std::byte* block) : at(block) {}
-  inline void load(size_t q, size_t h, I& first, I& second) const {
-    const I code = load_line(at + q * 128 + h * 64);
+  inline void load(const std::byte* block, size_t q, size_t h, I& first, I& second) const {
+    const I code = load_line(block + q * 128 + h * 64);
     const I high = _mm512_ternarylogic_epi32(_mm512_permutex2var_epi8(high0, code, high1), code, sign, 0xf8);
     const I low = _mm512_permutex2var_epi8(low0, code, low1);
     first = _mm512_unpacklo_epi8(low, high);
     second = _mm512_unpackhi_epi8(low, high);
   }
+  static const std::byte* block(const std::byte* tile, size_t k) { return tile + k * kTileRows; }
+  static V scale(const std::byte*, const uint8_t* scales, size_t k, size_t) { return e8m0_all(scales[k / 128]); }
 };
 
 struct Bf16Quads {
-  static constexpr size_t kQuads = 32, kLines = 4;
-  const std::byte* at;
-  explicit Bf16Quads(const std::byte* block) : at(block) {}
-  inline void load(size_t q, size_t h, I& first, I& second) const {
-    first = load_line(at + q * 256 + h * 128);
-    second = load_line(at + q * 256 + h * 128 + 64);
+  static constexpr size_t kCols = 128, kLines = 4;
+  inline void load(const std::byte* block, size_t q, size_t h, I& first, I& second) const {
+    first = load_line(block + q * 256 + h * 128);
+    second = load_line(block + q * 256 + h * 128 + 64);
   }
+  static const std::byte* block(const std::byte* tile, size_t k) { return tile + 2 * k * kTileRows; }
+  static V scale(const std::byte*, const uint8_t*, size_t, size_t) { return _mm512_set1_ps(1); }
 };
 
 alignas(64) constexpr uint8_t kFp4High[64] = {
@@ -176,98 +189,103 @@ alignas(64) constexpr uint8_t kFp4Low[64] = {
     0, 0, 0x80, 0xc0, 0, 0x40, 0x80, 0xc0, 0, 0, 0x80, 0xc0, 0, 0x40, 0x80, 0xc0,
     0, 0, 0x80, 0xc0, 0, 0x40, 0x80, 0xc0, 0, 0, 0x80, 0xc0, 0, 0x40, 0x80, 0xc0};
 
-// 32 columns of FP4, for the reference policy: E4M3 activations are exact in BF16, not in int8.
+// For the reference policy: E4M3 activations are exact in BF16, not in int8.
 struct Fp4Quads {
-  static constexpr size_t kQuads = 8, kLines = 1;
-  const std::byte* at;
+  static constexpr size_t kCols = 32, kLines = 1;
   I high_table = load_line(kFp4High), low_table = load_line(kFp4Low);
-  explicit Fp4Quads(const std::byte* group) : at(group) {}
-  inline void load(size_t q, size_t h, I& first, I& second) const {
-    I code = load_line(at + h * 256 + q / 2 * 64);
+
+  inline void load(const std::byte* block, size_t q, size_t h, I& first, I& second) const {
+    I code = load_line(block + h * 256 + q / 2 * 64);
     if (q % 2 == 1) code = _mm512_srli_epi16(code, 4);
     const I high = _mm512_permutexvar_epi8(code, high_table), low = _mm512_permutexvar_epi8(code, low_table);
-    first = _mm512_unpacklo_epi8(low, high);
-    second = _mm512_unpackhi_epi8(low, high);
+    const V two = _mm512_castsi512_ps(_mm512_unpacklo_epi8(low, high));   // rows 4i and 4i + 1, both pairs
+    const V next = _mm512_castsi512_ps(_mm512_unpackhi_epi8(low, high));  // rows 4i + 2 and 4i + 3
+    first = _mm512_castps_si512(_mm512_shuffle_ps(two, next, 0x88));
+    second = _mm512_castps_si512(_mm512_shuffle_ps(two, next, 0xdd));
+  }
+  static const std::byte* block(const std::byte* tile, size_t k) { return tile + k / 64 * (17 * 64) + 64 + k % 64 * 16; }
+  static V scale(const std::byte* tile, const uint8_t*, size_t k, size_t h) {
+    return e8m0(tile + k / 64 * (17 * 64) + k % 64 + 16 * h);
   }
 };
 
-// totals[t][32] += scale * (one block of T tokens); x[t] + byte is the block's first column.
-template <size_t T, class Quads>
-inline __attribute__((always_inline)) void bf16_block(const Quads quads, const std::byte* const* rows, size_t byte,
-                                                      V scale_a, V scale_b, float* totals, size_t ahead) {
-  V sum[2][2][T];
-  const std::byte* x[T];
-  for (size_t t = 0; t < T; ++t) {
-    x[t] = rows[t] + byte;
-    for (size_t h = 0; h < 2; ++h) sum[h][0][t] = sum[h][1][t] = _mm512_setzero_ps();
+// Columns [begin, end) of N tiles one after the other, for T tokens. Later chunks go on from the totals in y.
+template <size_t T, size_t N, class Quads>
+__attribute__((noinline)) void wide_tiles(const MatmulArgs& a, size_t tile, size_t token, size_t begin, size_t end) {
+  alignas(64) float totals[N][2][T][16];
+  const size_t bytes = tile_bytes(a.weight.format, a.weight.cols);
+  const std::byte* w[N];
+  const uint8_t* scales[N];
+  for (size_t n = 0; n < N; ++n) {
+    w[n] = a.weight.data + (tile + n) * bytes;
+    scales[n] = a.weight.scales + (tile + n) * kTileRows / 128 * ((a.weight.cols + 127) / 128);
+    const Rows rows = wanted_rows(a, tile + n);
+    for (size_t h = 0; h < 2; ++h) {
+      for (size_t t = 0; t < T; ++t) {
+        const float* from = a.y[token + t] + rows.y + 16 * h;
+        _mm512_store_ps(totals[n][h][t], begin == 0 ? _mm512_setzero_ps() : _mm512_maskz_loadu_ps(rows.half[h], from));
+      }
+    }
   }
-#pragma GCC unroll 1
-  for (size_t q = 0; q < Quads::kQuads; q += 2) {
+  const Quads quads;
+  for (size_t k = begin; k < end; k += Quads::kCols) {
+    V sum[N][2][T];
+    const std::byte* x[T];
+    const std::byte* block[N];
+    for (size_t t = 0; t < T; ++t) x[t] = a.x[token + t] + 2 * k;
+    for (size_t n = 0; n < N; ++n) {
+      block[n] = Quads::block(w[n], k);
+      for (size_t t = 0; t < T; ++t) sum[n][0][t] = sum[n][1][t] = _mm512_setzero_ps();
+    }
 #pragma GCC unroll 2
-    for (size_t odd = 0; odd < 2; ++odd) {
-      if (ahead != 0) {
+    for (size_t q = 0; q < Quads::kCols / 4; ++q) {
+#pragma GCC unroll 2
+      for (size_t n = 0; n < N; ++n) {
 #pragma GCC unroll 4
         for (size_t line = 0; line < Quads::kLines; ++line) {
-          fetch(quads.at + ((q + odd) * Quads::kLines + line) * 64 + ahead);
+          fetch(block[n] + (q * Quads::kLines + line) * 64 + kAhead);
         }
-      }
-#pragma GCC unroll 2
-      for (size_t h = 0; h < 2; ++h) {
-        I first, second;
-        quads.load(q + odd, h, first, second);
+        I first_a, second_a, first_b, second_b;
+        quads.load(block[n], q, 0, first_a, second_a);
+        quads.load(block[n], q, 1, first_b, second_b);
 #pragma GCC unroll 8
         for (size_t t = 0; t < T; ++t) {
-          const I values = broadcast8(x[t] + (q + odd) * 8);
-          sum[h][0][t] = dot_bf16(sum[h][0][t], first, values);
-          sum[h][1][t] = dot_bf16(sum[h][1][t], second, values);
+          const I values = broadcast4(x[t] + q * 8);
+          sum[n][0][t] = dot_bf16(sum[n][0][t], first_a, values);
+          sum[n][1][t] = dot_bf16(sum[n][1][t], first_b, values);
+        }
+#pragma GCC unroll 8
+        for (size_t t = 0; t < T; ++t) {
+          const I values = broadcast4(x[t] + q * 8 + 4);
+          sum[n][0][t] = dot_bf16(sum[n][0][t], second_a, values);
+          sum[n][1][t] = dot_bf16(sum[n][1][t], second_b, values);
+        }
+      }
+    }
+#pragma GCC unroll 2
+    for (size_t n = 0; n < N; ++n) {
+#pragma GCC unroll 2
+      for (size_t h = 0; h < 2; ++h) {
+        const V scale = Quads::scale(w[n], scales[n], k, h);
+#pragma GCC unroll 8
+        for (size_t t = 0; t < T; ++t) {
+          float* total = totals[n][h][t];
+          _mm512_store_ps(total, _mm512_fmadd_ps(sum[n][h][t], scale, _mm512_load_ps(total)));
         }
       }
     }
   }
-#pragma GCC unroll 8
-  for (size_t t = 0; t < T; ++t) {
-#pragma GCC unroll 2
+  for (size_t n = 0; n < N; ++n) {
+    const Rows rows = wanted_rows(a, tile + n);
     for (size_t h = 0; h < 2; ++h) {
-      // Each row's two chains stand in neighbouring lanes.
-      const V rows16 = _mm512_add_ps(_mm512_shuffle_ps(sum[h][0][t], sum[h][1][t], 0x88),
-                                     _mm512_shuffle_ps(sum[h][0][t], sum[h][1][t], 0xdd));
-      float* to = totals + t * kTileRows + h * 16;
-      _mm512_storeu_ps(to, _mm512_fmadd_ps(rows16, h == 0 ? scale_a : scale_b, _mm512_loadu_ps(to)));
+      for (size_t t = 0; t < T; ++t) {
+        _mm512_mask_storeu_ps(a.y[token + t] + rows.y + 16 * h, rows.half[h], _mm512_load_ps(totals[n][h][t]));
+      }
     }
   }
 }
 
-// A tile whose weights go from memory to the products without a stop.
-template <size_t T>
-__attribute__((noinline)) void fp8_tile(const std::byte* w, size_t padded, const uint8_t* scales,
-                                        const std::byte* const* x, float* totals) {
-  memset(totals, 0, T * kTileRows * sizeof(float));
-  for (size_t k = 0; k < padded; k += 128) {
-    const V scale = e8m0_all(scales[k / 128]);
-    bf16_block<T>(Fp8Quads(w + k * kTileRows), x, 2 * k, scale, scale, totals, kAhead);
-  }
-}
-template <size_t T>
-__attribute__((noinline)) void bf16_tile(const std::byte* w, size_t padded, const std::byte* const* x, float* totals) {
-  memset(totals, 0, T * kTileRows * sizeof(float));
-  const V one = _mm512_set1_ps(1);
-  for (size_t k = 0; k < padded; k += 128) {
-    bf16_block<T>(Bf16Quads(w + 2 * k * kTileRows), x, 2 * k, one, one, totals, kAhead);
-  }
-}
-template <size_t T>
-__attribute__((noinline)) void fp4_wide_tile(const std::byte* w, size_t padded, const std::byte* const* x,
-                                             float* totals) {
-  memset(totals, 0, T * kTileRows * sizeof(float));
-  for (size_t k = 0; k < padded; k += 64, w += 17 * 64) {
-    for (size_t g = 0; g < 2; ++g) {
-      bf16_block<T>(Fp4Quads(w + 64 + g * 512), x, 2 * (k + 32 * g), e8m0(w + 32 * g), e8m0(w + 32 * g + 16), totals,
-                    kAhead);
-    }
-  }
-}
-
-// Runs f<T> with T = count.
+// Calls f<T>() with T = count.
 template <size_t T, class F>
 inline void with_tokens(size_t count, F&& f) {
   if constexpr (T > 1) {
@@ -276,109 +294,64 @@ inline void with_tokens(size_t count, F&& f) {
   f.template operator()<T>();
 }
 
-// One tile for all tokens, `most` at a time: their shares are as even as can be. Rows outside [row_begin, row_end) are
-// computed and dropped.
+// Cuts the tokens into as few and as even passes as registers allow: f<T>(first token).
 template <size_t kMost, class F>
-inline void direct_tile(const MatmulArgs& a, size_t tile, F&& run) {
-  alignas(64) float totals[kMost * kTileRows];
-  const size_t passes = (a.tokens + kMost - 1) / kMost;
-  const size_t row = tile * kTileRows;
-  const size_t begin = row < a.row_begin ? a.row_begin : row;
-  const size_t end = row + kTileRows < a.row_end ? row + kTileRows : a.row_end;
+inline void for_passes(size_t tokens, F&& f) {
+  const size_t passes = (tokens + kMost - 1) / kMost;
   for (size_t pass = 0; pass < passes; ++pass) {
-    const size_t token = a.tokens * pass / passes, count = a.tokens * (pass + 1) / passes - token;
-    with_tokens<kMost>(count, [&]<size_t T>() { run.template operator()<T>(a.x + token, totals); });
-    for (size_t t = 0; t < count; ++t) {
-      memcpy(a.y[token + t] + (begin - a.y_first), totals + t * kTileRows + (begin - row), (end - begin) * sizeof(float));
-    }
+    const size_t token = tokens * pass / passes;
+    with_tokens<kMost>(tokens * (pass + 1) / passes - token, [&]<size_t T>() { f.template operator()<T>(token); });
   }
 }
 
-// Many tokens: [k, k + kPanelCols) of a whole tile, decoded once.
-template <size_t T>
-__attribute__((noinline)) void panel_tokens(const std::byte* panel, size_t blocks, const uint8_t* scales,
-                                            const std::byte* const* x, size_t byte, bool first, float* const* y,
-                                            size_t row) {
-  alignas(64) float totals[T * kTileRows];
-  for (size_t t = 0; t < T; ++t) {
-    for (size_t h = 0; h < 2; ++h) {
-      _mm512_store_ps(totals + t * kTileRows + h * 16,
-                      first ? _mm512_setzero_ps() : _mm512_loadu_ps(y[t] + row + h * 16));
-    }
-  }
-  for (size_t b = 0; b < blocks; ++b) {
-    const V scale = scales != nullptr ? e8m0_all(scales[b]) : _mm512_set1_ps(1);
-    bf16_block<T>(Bf16Quads(panel + b * 128 * kTileRows * 2), x, byte + b * 256, scale, scale, totals, 0);
-  }
-  for (size_t t = 0; t < T; ++t) {
-    for (size_t h = 0; h < 2; ++h) _mm512_storeu_ps(y[t] + row + h * 16, _mm512_load_ps(totals + t * kTileRows + h * 16));
-  }
-}
+// Up to so many tokens two tiles go side by side: the chains of one do not fill the pipes.
+constexpr size_t kSideBySide = 4;
 
-void panel_tile(const MatmulArgs& a, size_t tile) {
-  constexpr size_t kMost = 6;
-  alignas(64) std::byte panel[kPanelCols * kTileRows * 2];
-  const size_t padded = padded_cols(a.weight.format, a.weight.cols);
-  const std::byte* w = a.weight.data + tile * tile_bytes(a.weight.format, a.weight.cols);
-  const bool fp8 = a.weight.format == WeightFormat::kFp8;
-  const uint8_t* scales = fp8 ? a.weight.scales + tile * kTileRows / 128 * (padded / 128) : nullptr;
-  for (size_t k = 0; k < padded; k += kPanelCols) {
-    const size_t cols = padded - k < kPanelCols ? padded - k : kPanelCols;
-    const std::byte* from = w + 2 * k * kTileRows;
-    if (fp8) {
-      const Fp8Quads quads(w + k * kTileRows);
-      std::byte* to = panel;
-      for (size_t q = 0; q < cols / 4; ++q) {
-        fetch(quads.at + q * 128 + kAhead);
-        fetch(quads.at + q * 128 + 64 + kAhead);
-        for (size_t h = 0; h < 2; ++h, to += 128) {
-          I first, second;
-          quads.load(q, h, first, second);
-          _mm512_store_si512(to, first);
-          _mm512_store_si512(to + 64, second);
-        }
-      }
-      from = panel;
+template <class Quads>
+void matmul_wide(const MatmulArgs& a) {
+  const size_t padded = padded_cols(a.weight.format, a.weight.cols), end = tile_count(a.row_end);
+  size_t tile = a.row_begin / kTileRows;
+  if (a.tokens <= kSideBySide) {
+    for (; tile + 2 <= end; tile += 2) {
+      with_tokens<kSideBySide>(a.tokens, [&]<size_t T>() { wide_tiles<T, 2, Quads>(a, tile, 0, 0, padded); });
     }
-    const size_t passes = (a.tokens + kMost - 1) / kMost;
-    for (size_t pass = 0; pass < passes; ++pass) {
-      const size_t token = a.tokens * pass / passes, count = a.tokens * (pass + 1) / passes - token;
-      with_tokens<kMost>(count, [&]<size_t T>() {
-        panel_tokens<T>(from, cols / 128, fp8 ? scales + k / 128 : nullptr, a.x + token, 2 * k, k == 0, a.y + token,
-                        tile * kTileRows - a.y_first);
+  }
+  const size_t chunk = a.tokens <= kMostWide ? padded : kChunkCols;
+  for (; tile < end; ++tile) {
+    for (size_t k = 0; k < padded; k += chunk) {
+      for_passes<kMostWide>(a.tokens, [&]<size_t T>(size_t token) {
+        wide_tiles<T, 1, Quads>(a, tile, token, k, k + chunk < padded ? k + chunk : padded);
       });
     }
   }
 }
 
-void matmul_in_tiles(const MatmulArgs& a) {
-  const WeightView& weight = a.weight;
-  const size_t padded = padded_cols(weight.format, weight.cols), bytes = tile_bytes(weight.format, weight.cols);
-  if (weight.format != WeightFormat::kFp4 && a.tokens > kTokenBlock) {
-    MatmulArgs block = a;
-    for (size_t token = 0; token < a.tokens; token += kTokenBlock, block.x += kTokenBlock, block.y += kTokenBlock) {
-      block.tokens = a.tokens - token < kTokenBlock ? a.tokens - token : kTokenBlock;
-      matmul_in_tiles(block);
-    }
-    return;
-  }
+void matmul_int8(const MatmulArgs& a) {
+  const size_t padded = padded_cols(a.weight.format, a.weight.cols);
   for (size_t tile = a.row_begin / kTileRows; tile < tile_count(a.row_end); ++tile) {
-    const std::byte* w = weight.data + tile * bytes;
-    const size_t row = tile * kTileRows;
-    const bool whole = row >= a.row_begin && row + kTileRows <= a.row_end;
-    if (weight.format == WeightFormat::kFp4) {
-      if (a.format == ActivationFormat::kInt8) {
-        direct_tile<6>(a, tile, [&]<size_t T>(const std::byte* const* x, float* y) { fp4_tile<T>(w, padded, x, y); });
-      } else {
-        direct_tile<4>(a, tile, [&]<size_t T>(const std::byte* const* x, float* y) { fp4_wide_tile<T>(w, padded, x, y); });
-      }
-    } else if (a.tokens > kFewTokens && whole) {
-      panel_tile(a, tile);
-    } else if (weight.format == WeightFormat::kFp8) {
-      const uint8_t* scales = weight.scales + row / 128 * (padded / 128);
-      direct_tile<4>(a, tile, [&]<size_t T>(const std::byte* const* x, float* y) { fp8_tile<T>(w, padded, scales, x, y); });
-    } else {
-      direct_tile<4>(a, tile, [&]<size_t T>(const std::byte* const* x, float* y) { bf16_tile<T>(w, padded, x, y); });
+    const std::byte* w = a.weight.data + tile * tile_bytes(a.weight.format, a.weight.cols);
+    const Rows rows = wanted_rows(a, tile);
+    for_passes<kMostInt8>(a.tokens, [&]<size_t T>(size_t token) { fp4_tile<T>(w, padded, a.x + token, a.y + token, rows); });
+  }
+}
+
+void matmul_in_tiles(const MatmulArgs& all) {
+  if (all.weight.format == WeightFormat::kFp4 && all.format == ActivationFormat::kInt8) return matmul_int8(all);
+  MatmulArgs a = all;
+  for (size_t token = 0; token < all.tokens; token += kTokenBlock, a.x += kTokenBlock, a.y += kTokenBlock) {
+    a.tokens = all.tokens - token < kTokenBlock ? all.tokens - token : kTokenBlock;
+    switch (a.weight.format) {
+      case WeightFormat::kFp4:
+        matmul_wide<Fp4Quads>(a);
+        break;
+      case WeightFormat::kFp8:
+        matmul_wide<Fp8Quads>(a);
+        break;
+      case WeightFormat::kBf16:
+        matmul_wide<Bf16Quads>(a);
+        break;
+      case WeightFormat::kF32:
+        break;
     }
   }
 }
