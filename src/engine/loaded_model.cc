@@ -36,7 +36,9 @@ Result<std::unique_ptr<LoadedModel>> LoadedModel::load(FileSystem& files, const 
   NAUTILE_ASSIGN(Checkpoint checkpoint, open_checkpoint(files, directory));
   model->checkpoint_ = std::make_unique<Checkpoint>(std::move(checkpoint));
   NAUTILE_RETURN_IF_ERROR(verify(*model->checkpoint_, config));
-  NAUTILE_ASSIGN(model->weights_, load_weights(*model->checkpoint_, config));
+  NAUTILE_ASSIGN(model->weights_,
+                 load_weights(*model->checkpoint_, config,
+                              {model->kernels_, policy_of(options.numerics), model->pool_.get()}));
   if (options.need_tokenizer) {
     NAUTILE_ASSIGN(model->tokenizer_, Tokenizer::load(files, directory));
     if (model->tokenizer_->size() > static_cast<size_t>(config.vocab_size)) {

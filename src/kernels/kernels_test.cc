@@ -37,7 +37,7 @@ struct Weight {
 
 Weight make_weight(WeightFormat format, size_t rows, size_t cols, Random& random) {
   Weight w;
-  w.view = {format, rows, cols, nullptr, nullptr};
+  w.view = {format, rows, cols, nullptr, nullptr, WeightLayout::kRows};
   w.bytes.resize(rows * w.view.row_bytes() + 1);
   std::byte* data = w.bytes.data() + 1;
   w.values.resize(rows * cols);
@@ -84,6 +84,18 @@ Weight make_weight(WeightFormat format, size_t rows, size_t cols, Random& random
   return w;
 }
 
+// The product of float rows, x_stride apart, into y, y_stride apart.
+void matmul(const Kernels& kernels, const WeightView& view, const float* x, size_t x_stride, size_t tokens, float* y,
+            size_t y_stride, size_t row_begin, size_t row_end) {
+  std::vector<const std::byte*> xs;
+  std::vector<float*> ys;
+  for (size_t t = 0; t < tokens; ++t) {
+    xs.push_back(reinterpret_cast<const std::byte*>(x + t * x_stride));
+    ys.push_back(y + t * y_stride);
+  }
+  kernels.matmul({view, ActivationFormat::kF32, xs.data(), ys.data(), 0, tokens, row_begin, row_end});
+}
+
 std::vector<const Kernels*> versions() {
   std::vector<const Kernels*> all;
   for (const std::string& isa : available_isas()) all.push_back(find_kernels(isa).value());
@@ -115,8 +127,7 @@ TEST_CASE("matmul equals float64 for every format, and each element is the same 
     const std::vector<float> x = random.floats(tokens * (cols + 3));
     for (const Kernels* kernels : versions()) {
       std::vector<float> y(tokens * rows);
-      MatmulArgs args{w.view, x.data(), cols + 3, tokens, y.data(), rows, 0, rows};
-      kernels->matmul(args);
+      matmul(*kernels, w.view, x.data(), cols + 3, tokens, y.data(), rows, 0, rows);
       for (size_t t = 0; t < tokens; ++t) {
         for (size_t r = 0; r < rows; ++r) {
           double sum = 0, size = 0;
@@ -132,8 +143,8 @@ TEST_CASE("matmul equals float64 for every format, and each element is the same 
       std::vector<float> alone(rows);
       for (size_t t = 0; t < tokens; ++t) {
         for (size_t begin = 0; begin < rows; begin += 3) {
-          kernels->matmul({w.view, x.data() + t * (cols + 3), cols + 3, 1, alone.data(), rows, begin,
-                           std::min<size_t>(rows, begin + 3)});
+          matmul(*kernels, w.view, x.data() + t * (cols + 3), cols + 3, 1, alone.data(), rows, begin,
+                 std::min<size_t>(rows, begin + 3));
         }
         CHECK(std::memcmp(alone.data(), y.data() + t * rows, rows * 4) == 0);
       }
@@ -150,7 +161,7 @@ TEST_CASE("a NaN scale gives NaN and an E8M0 zero is 2^-127, in every version") 
   const std::vector<float> x(32, 1.f);
   for (const Kernels* kernels : versions()) {
     float y[2];
-    kernels->matmul({w.view, x.data(), 32, 1, y, 2, 0, 2});
+    matmul(*kernels, w.view, x.data(), 32, 1, y, 2, 0, 2);
     CHECK(std::isnan(y[0]));
     CHECK(y[1] == 0x1p-122f);
   }
@@ -169,7 +180,7 @@ TEST_CASE("FP8 scales from the smallest to the largest are applied exactly") {
       const float expected = e4m3_to_f32(static_cast<uint8_t>(w.view.data[k])) * e8m0_to_f32(scale);
       for (const Kernels* kernels : versions()) {
         float y = 0;
-        kernels->matmul({w.view, x.data(), 40, 1, &y, 1, 0, 1});
+        matmul(*kernels, w.view, x.data(), 40, 1, &y, 1, 0, 1);
         CHECK_MESSAGE(y == expected, kernels->name << " scale " << int{scale});
       }
     }

@@ -2,7 +2,7 @@
 //
 // Contract of every operation, in every version:
 // - an output element's sum is ordered by the shape alone: not by how many rows, tokens or threads share the call;
-// - pointers to weights may be unaligned; activations are float rows, any alignment;
+// - pointers to weights may be unaligned; so may activations;
 // - no allocation, no lock, no exception. Thread-safety: calls on disjoint outputs may run at the same time.
 #pragma once
 
@@ -19,12 +19,19 @@ enum class WeightFormat {
   kFp4,  // E2M1, two a byte (even column low), one E8M0 scale per 32 columns: scales [rows, cols/32]
 };
 
-// A matrix as it lies in memory. The bytes belong to the checkpoint.
+// In which order its bytes lie.
+enum class WeightLayout {
+  kRows,   // row after row, as in the checkpoint
+  kTiles,  // 32 rows at a time, interleaved for the dot-product instructions (kernels/tiles.h)
+};
+
+// A matrix as it lies in memory. The bytes belong to the checkpoint, or to the Weights when they are tiles.
 struct WeightView {
   WeightFormat format = WeightFormat::kF32;
   size_t rows = 0, cols = 0;
   const std::byte* data = nullptr;
-  const uint8_t* scales = nullptr;
+  const uint8_t* scales = nullptr;  // FP4 tiles carry their own
+  WeightLayout layout = WeightLayout::kRows;
 
   size_t row_bytes() const {
     switch (format) {
@@ -39,7 +46,7 @@ struct WeightView {
     }
     return 0;
   }
-  // Bytes of the matrix with its scales.
+  // Bytes of the matrix with its scales, without a tile's padding.
   size_t bytes() const {
     const size_t tiles = (rows + 127) / 128 * ((cols + 127) / 128);
     return rows * row_bytes() + (format == WeightFormat::kFp8   ? tiles
@@ -48,14 +55,23 @@ struct WeightView {
   }
 };
 
-// y[t][r] = sum_k x[t][k] * w[r][k] for tokens t in [0, tokens) and rows r in [row_begin, row_end).
+// How one row of activations is stored for a product. Rows for tiles are padded with zeros to padded_cols() of the
+// weight (kernels/tiles.h).
+enum class ActivationFormat {
+  kF32,
+  kBf16,  // nearest even; below 2^-126: zero
+  kInt8,  // codes, then for each 32 columns a float scale and an int32 -12 * (sum of the codes)
+};
+
+// y[t][r - y_first] = sum_k x[t][k] * w[r][k] for tokens t in [0, tokens) and rows r in [row_begin, row_end).
+// Rows take kF32; which formats tiles take is for TileKernels to say.
 struct MatmulArgs {
   WeightView weight;
-  const float* x = nullptr;  // [tokens, cols], rows x_stride floats apart
-  size_t x_stride = 0;
+  ActivationFormat format = ActivationFormat::kF32;
+  const std::byte* const* x = nullptr;  // [tokens] rows
+  float* const* y = nullptr;            // [tokens] rows of outputs
+  size_t y_first = 0;                   // which row of the weight y[t][0] is
   size_t tokens = 0;
-  float* y = nullptr;  // [tokens, rows], rows y_stride floats apart
-  size_t y_stride = 0;
   size_t row_begin = 0, row_end = 0;
 };
 
@@ -115,6 +131,8 @@ struct IndexScoreArgs {
   float* scores = nullptr;  // [count]
 };
 
+struct TileKernels;  // kernels/tiles.h
+
 // One instruction set's functions.
 struct Kernels {
   const char* name = "";
@@ -125,6 +143,8 @@ struct Kernels {
   float (*dot)(const float* x, const float* y, size_t count) = nullptr;
   // y[i] += a * x[i]
   void (*axpy)(float a, const float* x, float* y, size_t count) = nullptr;
+  // How this instruction set multiplies tiles; null where it has rows only.
+  const TileKernels* tiles = nullptr;
 };
 
 }  // namespace nautile

@@ -6,7 +6,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "model/step.h"
+#include "model/activations.h"
 
 namespace nautile {
 
@@ -25,7 +25,9 @@ class Linear {
                   size_t y_stride, Rounding rounding, size_t row_begin = 0, size_t row_end = SIZE_MAX);
 
  private:
-  Buffer quantised_;
+  Activations inputs_;
+  std::vector<const std::byte*> x_;  // [tokens]
+  std::vector<float*> y_;            // [tokens]
 };
 
 // out[t] = weight * x[t] / sqrt(mean(x[t]^2) + norm_eps), rows of `width`; out may be x. BF16 under the reference

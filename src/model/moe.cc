@@ -1,4 +1,4 @@
-// Routing, then each expert once over all the tokens that chose it.
+// Routing, then each expert once over all the tokens that chose it, a block of its rows at a time.
 #include "model/moe.h"
 
 #include <algorithm>
@@ -8,6 +8,21 @@
 #include "tensor/quantise.h"
 
 namespace nautile {
+namespace {
+
+// Columns of the inner width an item of phase 3 makes: a group of the official quantiser, so that it can narrow them.
+constexpr size_t kInnerBlock = 128, kInnerBlockFast = 64;
+constexpr size_t kOuterBlock = 128;  // rows of w2 an item of phase 4
+
+// out = weight * silu(min(gate, limit)) * clamp(up, -limit, limit)
+void swiglu(const float* gate, const float* up, float weight, float limit, size_t count, float* out) {
+  for (size_t i = 0; i < count; ++i) {
+    const float g = std::min(gate[i], limit), u = std::clamp(up[i], -limit, limit);
+    out[i] = weight * (g / (1 + std::exp(-g)) * u);
+  }
+}
+
+}  // namespace
 
 float route_score(float logit) {
   return std::sqrt(logit > 20 ? logit : std::log1p(std::exp(logit)));
@@ -40,12 +55,15 @@ void choose_experts(const float* scores, const float* bias, size_t experts, size
   for (size_t i = 0; i < k; ++i) weights[i] = scores[chosen[i]] / sum * route_scale;
 }
 
+// Chooses each token's experts and narrows its input.
 void MoeLayer::route(Step& step, const Moe& moe, const float* x) {
   const size_t tokens = step.count(), experts = moe.gate.rows, k = static_cast<size_t>(step.config.experts_per_token);
   float* scores = scores_.floats(tokens * experts);
   linear_(step, moe.gate, x, moe.gate.cols, tokens, scores, experts, Rounding::kNone);
-  chosen_.resize(tokens * k);
-  weights_.resize(tokens * k);
+  chosen_.resize(std::max(chosen_.size(), tokens * k));
+  weights_.resize(std::max(weights_.size(), tokens * k));
+  inputs_.shape(step, moe.experts[0].w1, tokens);
+  shared_inputs_.shape(step, moe.shared.w1, tokens);
   step.pool.for_range(tokens, 1, [&](int, size_t begin, size_t end) {
     for (size_t t = begin; t < end; ++t) {
       for (size_t e = 0; e < experts; ++e) scores[t * experts + e] = route_score(scores[t * experts + e]);
@@ -58,64 +76,118 @@ void MoeLayer::route(Step& step, const Moe& moe, const float* x) {
       choose_experts(scores + t * experts, moe.bias.empty() ? nullptr : moe.bias.data(), experts, k,
                      static_cast<float>(step.config.route_scale), chosen_.data() + t * k, weights_.data() + t * k,
                      given);
+      inputs_.write(step, t, x + t * moe.gate.cols, true);
+      shared_inputs_.write(step, t, x + t * moe.gate.cols, true);
     }
   });
-  of_expert_.resize(experts);
-  for (auto& list : of_expert_) list.clear();
+}
+
+// Sorts the pairs of token and expert by expert and lays out where each reads and writes.
+void MoeLayer::group(Step& step, const Moe& moe) {
+  const size_t tokens = step.count(), d = moe.gate.cols, k = static_cast<size_t>(step.config.experts_per_token);
+  const size_t pairs = tokens * k, all = tokens + pairs;
+  float *slots = slots_.floats(pairs * d), *shared = shared_.floats(tokens * d);  // [tokens, K, D], [tokens, D]
+  acts_.shape(step, moe.experts[0].w2, pairs);
+  shared_acts_.shape(step, moe.shared.w2, tokens);
+  x_.resize(std::max(x_.size(), all));
+  act_.resize(std::max(act_.size(), all));
+  y_.resize(std::max(y_.size(), all));
+  row_weights_.resize(std::max(row_weights_.size(), all));
   for (size_t t = 0; t < tokens; ++t) {
-    for (size_t i = 0; i < k; ++i) of_expert_[static_cast<size_t>(chosen_[t * k + i])].push_back({t, i});
+    x_[t] = shared_inputs_.row(t);
+    act_[t] = shared_acts_.row(t);
+    y_[t] = shared + t * d;
+    row_weights_[t] = 1;
+  }
+  starts_.assign(moe.experts.size() + 1, 0);
+  for (size_t i = 0; i < pairs; ++i) ++starts_[static_cast<size_t>(chosen_[i]) + 1];
+  groups_.clear();
+  groups_.reserve(moe.experts.size() + 1);
+  groups_.push_back({&moe.shared, 0, tokens});
+  for (size_t e = 0; e < moe.experts.size(); ++e) {
+    if (starts_[e + 1] != 0) groups_.push_back({&moe.experts[e], tokens + starts_[e], starts_[e + 1]});
+    starts_[e + 1] += starts_[e];
+  }
+  experts_read_ += groups_.size() - 1;
+  for (size_t i = 0; i < pairs; ++i) {
+    const size_t place = starts_[static_cast<size_t>(chosen_[i])]++, at = tokens + place;
+    x_[at] = inputs_.row(i / k);
+    act_[at] = acts_.row(place);
+    y_[at] = slots + i * d;
+    row_weights_[at] = weights_[i];
+  }
+  size_t most = tokens;
+  for (const Group& g : groups_) most = std::max(most, g.count);
+  const size_t threads = static_cast<size_t>(step.pool.threads());
+  gate_up_.resize(threads);
+  gate_up_rows_.resize(threads);
+  for (size_t worker = 0; worker < threads; ++worker) {
+    std::vector<float>& floats = gate_up_[worker];
+    std::vector<float*>& rows = gate_up_rows_[worker];
+    floats.resize(std::max(floats.size(), 2 * most * kInnerBlock));
+    rows.resize(std::max(rows.size(), 2 * most));
+    for (size_t t = 0; t < rows.size(); ++t) rows[t] = floats.data() + t * kInnerBlock;
   }
 }
 
-// out = weight * silu(min(gate, limit)) * clamp(up, -limit, limit), rounded before w2.
-void MoeLayer::swiglu(Step& step, const float* gate, const float* up, const float* weights, size_t rows, size_t width,
-                      float* out) {
-  const float limit = static_cast<float>(step.config.swiglu_limit);
-  step.pool.for_range(rows, 1, [&](int, size_t begin, size_t end) {
-    for (size_t r = begin; r < end; ++r) {
-      const float weight = weights != nullptr ? weights[r] : 1.f;
-      for (size_t i = r * width; i < (r + 1) * width; ++i) {
-        const float g = std::min(gate[i], limit), u = std::clamp(up[i], -limit, limit);
-        out[i] = weight * (g / (1 + std::exp(-g)) * u);
-      }
-      if (step.policy.round_bf16) round_bf16(out + r * width, width);
+// Columns [begin, end) of the inner width, for all tokens of the group.
+void MoeLayer::gate_up(Step& step, const Group& group, Activations& out, size_t row, size_t begin, size_t end,
+                       int worker) {
+  const Expert& expert = *group.expert;
+  const ActivationFormat format = activation_format(step, expert.w1);
+  float* const* gate = gate_up_rows_[static_cast<size_t>(worker)].data();
+  float* const* up = gate + group.count;
+  const std::byte* const* x = x_.data() + group.first;
+  step.kernels.matmul({expert.w1, format, x, gate, begin, group.count, begin, end});
+  step.kernels.matmul({expert.w3, format, x, up, begin, group.count, begin, end});
+  for (size_t t = 0; t < group.count; ++t) {
+    if (step.policy.round_bf16) {
+      round_bf16(gate[t], end - begin);
+      round_bf16(up[t], end - begin);
     }
-  });
+    swiglu(gate[t], up[t], row_weights_[group.first + t], static_cast<float>(step.config.swiglu_limit), end - begin,
+           gate[t]);
+    if (step.policy.round_bf16) round_bf16(gate[t], end - begin);
+    out.write(step, row + t, gate[t], begin, end, true);
+  }
+}
+
+void MoeLayer::down(Step& step, const Group& group, size_t begin, size_t end) {
+  const WeightView& w2 = group.expert->w2;
+  float* const* y = y_.data() + group.first;
+  step.kernels.matmul(
+      {w2, activation_format(step, w2), act_.data() + group.first, y, 0, group.count, begin, end});
+  if (!step.policy.round_bf16) return;
+  for (size_t t = 0; t < group.count; ++t) round_bf16(y[t] + begin, end - begin);
 }
 
 void MoeLayer::operator()(Step& step, const Moe& moe, const float* x, float* y) {
   const size_t tokens = step.count(), d = moe.gate.cols, k = static_cast<size_t>(step.config.experts_per_token);
   route(step, moe, x);
-  float* slots = slots_.floats(tokens * k * d);  // each chosen expert's output: [tokens, K, D]
-  for (size_t e = 0; e < moe.experts.size(); ++e) {
-    const std::vector<Assignment>& mine = of_expert_[e];
-    if (mine.empty()) continue;
-    ++experts_read_;
-    const Expert& expert = moe.experts[e];
-    const size_t n = mine.size(), inter = expert.w1.rows;
-    float* in = gathered_.floats(n * d);
-    float* row_weights = row_weights_.floats(n);
-    for (size_t i = 0; i < n; ++i) {
-      std::memcpy(in + i * d, x + mine[i].token * d, d * sizeof(float));
-      row_weights[i] = weights_[mine[i].token * k + mine[i].slot];
-    }
-    float *gate = gate_.floats(n * inter), *up = up_.floats(n * inter), *act = act_.floats(n * inter);
-    linear_(step, expert.w1, in, d, n, gate, inter, Rounding::kOfficial);
-    linear_(step, expert.w3, in, d, n, up, inter, Rounding::kOfficial);
-    swiglu(step, gate, up, row_weights, n, inter, act);
-    linear_(step, expert.w2, act, inter, n, in, d, Rounding::kOfficial);
-    for (size_t i = 0; i < n; ++i) {
-      std::memcpy(slots + (mine[i].token * k + mine[i].slot) * d, in + i * d, d * sizeof(float));
-    }
-  }
-  const size_t inter = moe.shared.w1.rows;
-  float *gate = gate_.floats(tokens * inter), *up = up_.floats(tokens * inter), *act = act_.floats(tokens * inter);
-  float* shared = shared_.floats(tokens * d);
-  linear_(step, moe.shared.w1, x, d, tokens, gate, inter, Rounding::kOfficial);
-  linear_(step, moe.shared.w3, x, d, tokens, up, inter, Rounding::kOfficial);
-  swiglu(step, gate, up, nullptr, tokens, inter, act);
-  linear_(step, moe.shared.w2, act, inter, tokens, shared, d, Rounding::kOfficial);
-  // Routed experts in ascending id (their slots are sorted), the shared one last.
+  group(step, moe);
+
+  // Items of the shared expert come first, then block by block of each routed one.
+  auto for_blocks = [&](size_t shared_rows, size_t routed_rows, size_t block, auto&& body) {
+    const size_t shared_items = (shared_rows + block - 1) / block, items = (routed_rows + block - 1) / block;
+    step.pool.for_items(shared_items + (groups_.size() - 1) * items, [&](int worker, size_t item) {
+      const bool shared = item < shared_items;
+      const size_t begin = (shared ? item : (item - shared_items) % items) * block;
+      const Group& group = groups_[shared ? 0 : 1 + (item - shared_items) / items];
+      body(group, shared, begin, std::min(shared ? shared_rows : routed_rows, begin + block), worker);
+    });
+  };
+  for_blocks(moe.shared.w1.rows, moe.experts[0].w1.rows,
+             step.policy.quantise_activations ? kInnerBlock : kInnerBlockFast,
+             [&](const Group& group, bool shared, size_t begin, size_t end, int worker) {
+               gate_up(step, group, shared ? shared_acts_ : acts_, shared ? 0 : group.first - tokens, begin, end,
+                       worker);
+             });
+  for_blocks(d, d, kOuterBlock, [&](const Group& group, bool, size_t begin, size_t end, int) {
+    down(step, group, begin, end);
+  });
+
+  // Routed experts in ascending id (a token's slots are sorted), the shared one last.
+  const float *slots = slots_.floats(0), *shared = shared_.floats(0);
   step.pool.for_range(tokens, 1, [&](int, size_t begin, size_t end) {
     for (size_t t = begin; t < end; ++t) {
       float* out = y + t * d;

@@ -1,4 +1,10 @@
 // The mixture of experts: router, routed experts with their weights before w2, shared expert (spec model.md section 8).
+//
+// A call is five parallel phases, each because it needs all of the one before:
+//   1 router logits                   2 choice of experts, input rows narrowed, a token an item
+//   3 gate, up and SwiGLU, a block of rows of one expert an item; its outputs are narrowed for w2 at once
+//   4 down, likewise                  5 sum of a token's experts
+// Each distinct expert's weights are read once a call; the shared expert is one more expert of phases 3 and 4.
 #pragma once
 
 #include "model/linear.h"
@@ -22,19 +28,33 @@ class MoeLayer {
   uint64_t experts_read() const { return experts_read_; }
 
  private:
-  struct Assignment {
-    size_t token, slot;
+  // One expert with the tokens that chose it: elements [first, first + count) of the lists below.
+  struct Group {
+    const Expert* expert;
+    size_t first, count;
   };
   void route(Step& step, const Moe& moe, const float* x);
-  void swiglu(Step& step, const float* gate, const float* up, const float* weights, size_t rows, size_t width,
-              float* out);
+  void group(Step& step, const Moe& moe);
+  void gate_up(Step& step, const Group& group, Activations& out, size_t row, size_t begin, size_t end, int worker);
+  void down(Step& step, const Group& group, size_t begin, size_t end);
 
   uint64_t experts_read_ = 0;
   Linear linear_;
   std::vector<int> chosen_;     // [tokens, K]
   std::vector<float> weights_;  // [tokens, K]
-  std::vector<std::vector<Assignment>> of_expert_;
-  Buffer scores_, gathered_, gate_, up_, act_, slots_, row_weights_, shared_;
+  Activations inputs_, shared_inputs_;  // [tokens]
+  Activations acts_, shared_acts_;      // [tokens * K] in the order of the groups, [tokens]: inputs of w2
+
+  // The shared expert's tokens first, then tokens * K pairs of a token and one of its experts, by expert.
+  std::vector<Group> groups_;
+  std::vector<size_t> starts_;            // [E + 1]
+  std::vector<const std::byte*> x_;       // input rows
+  std::vector<const std::byte*> act_;     // rows of acts_
+  std::vector<float*> y_;                 // output rows
+  std::vector<float> row_weights_;        // router weights; 1 for the shared expert
+  std::vector<std::vector<float>> gate_up_;        // by worker: [2, tokens of a group, rows of a block]
+  std::vector<std::vector<float*>> gate_up_rows_;  // by worker: their rows, gate then up
+  Buffer scores_, slots_, shared_;
 };
 
 }  // namespace nautile

@@ -49,7 +49,7 @@ class Reader {
     WeightView view;
     const TensorView* t = tensor(weight);
     if (t == nullptr) return view;
-    view = {WeightFormat::kF32, rows, cols, t->data, nullptr};
+    view = {WeightFormat::kF32, rows, cols, t->data, nullptr, WeightLayout::kRows};
     std::string scale = name + ".scale";
     uint64_t scales = 0;
     switch (t->dtype) {
@@ -229,7 +229,7 @@ WeightCost weight_cost(const Weights& weights) {
   return cost;
 }
 
-Result<Weights> load_weights(const Checkpoint& checkpoint, const ModelConfig& config) {
+Result<Weights> load_weights(const Checkpoint& checkpoint, const ModelConfig& config, const Packing& packing) {
   Weights w;
   w.config = config;
   Reader r(checkpoint, "");
@@ -258,6 +258,7 @@ Result<Weights> load_weights(const Checkpoint& checkpoint, const ModelConfig& co
     if (!m.status().ok()) return m.status();
     w.mtp = std::move(mtp);
   }
+  NAUTILE_RETURN_IF_ERROR(pack_weights(w, packing));
   return w;
 }
 

@@ -1,5 +1,5 @@
 // Weights: the checkpoint's tensors, arranged the way the forward pass reads them. Big matrices stay where the
-// checkpoint has them (mapped); small vectors are widened to float.
+// checkpoint has them (mapped) or are repacked once into tiles; small vectors are widened to float.
 //
 // Thread-safety: read-only once loaded. Lifetime: the Checkpoint must outlive the Weights.
 #pragma once
@@ -11,6 +11,7 @@
 #include "checkpoint/tensor_table.h"
 #include "kernels/ops.h"
 #include "model/config.h"
+#include "model/repack.h"
 
 namespace nautile {
 
@@ -84,6 +85,7 @@ struct Weights {
   HyperHead hc_head;
   std::vector<Layer> layers;
   std::unique_ptr<Mtp> mtp;  // when the checkpoint has one
+  std::shared_ptr<std::byte> tiles;  // the repacked matrices, if any
 };
 
 // Bytes and multiply-adds of one token's way through the main model, in three parts: what every token touches (embedding
@@ -95,7 +97,8 @@ struct WeightCost {
 WeightCost weight_cost(const Weights& weights);
 
 // Arranges a checkpoint that verify() (inventory.h) has accepted. kNotFound, kUnsupported or kCorrupt name the tensor:
-// NVFP4 experts and scales that are no powers of two are kUnsupported.
-Result<Weights> load_weights(const Checkpoint& checkpoint, const ModelConfig& config);
+// NVFP4 experts and scales that are no powers of two are kUnsupported. `packing`: see repack.h; as it stands, nothing is
+// packed and every matrix stays where the checkpoint has it.
+Result<Weights> load_weights(const Checkpoint& checkpoint, const ModelConfig& config, const Packing& packing = {});
 
 }  // namespace nautile

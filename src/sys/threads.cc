@@ -10,9 +10,10 @@
 namespace nautile {
 namespace {
 
-// About 20 us of spinning before a worker parks: longer than the gap between two phases of a layer, shorter than a
-// person's patience with a busy core.
-constexpr int kSpins = 4000;
+// Some tens of microseconds of spinning before a worker parks: longer than the gap between two phases of a layer, shorter
+// than a person's patience with a busy core. Where workers share cores, spinning keeps the one that is waited for from
+// running.
+constexpr int kSpins = 4000, kSpinsOfTooMany = 16;
 
 inline void pause_core() {
 #if defined(__x86_64__)
@@ -38,8 +39,9 @@ int usable_cores() {
   return std::max<int>(1, static_cast<int>(allowed_cpus().size()));
 }
 
-ThreadPool::ThreadPool(int threads) {
+ThreadPool::ThreadPool(int threads) : shares_(static_cast<size_t>(std::max(threads, 1))) {
   const std::vector<int> cpus = allowed_cpus();
+  spins_ = static_cast<size_t>(threads) <= cpus.size() ? kSpins : kSpinsOfTooMany;
   for (int worker = 1; worker < threads; ++worker) {
     workers_.emplace_back([this, worker] { work(worker); });
     pthread_setname_np(workers_.back().native_handle(), ("nautile-" + std::to_string(worker)).c_str());
@@ -63,7 +65,7 @@ void ThreadPool::work(int worker) {
   unsigned seen = 0;
   for (;;) {
     for (int spin = 0; epoch_.load(std::memory_order_acquire) == seen; ++spin) {
-      if (spin < kSpins) {
+      if (spin < spins_) {
         pause_core();
       } else {
         epoch_.wait(seen, std::memory_order_acquire);
@@ -76,7 +78,7 @@ void ThreadPool::work(int worker) {
   }
 }
 
-void ThreadPool::run(const std::function<void(int)>& job) {
+void ThreadPool::run(FunctionRef<void(int)> job) {
   if (workers_.empty()) return job(0);
   job_ = &job;
   pending_.store(static_cast<int>(workers_.size()), std::memory_order_relaxed);
@@ -84,7 +86,7 @@ void ThreadPool::run(const std::function<void(int)>& job) {
   epoch_.notify_all();
   job(0);
   for (int spin = 0; pending_.load(std::memory_order_acquire) != 0; ++spin) {
-    if (spin < kSpins) {
+    if (spin < spins_) {
       pause_core();
     } else {
       std::this_thread::yield();
@@ -92,7 +94,7 @@ void ThreadPool::run(const std::function<void(int)>& job) {
   }
 }
 
-void ThreadPool::for_range(size_t count, size_t grain, const std::function<void(int, size_t, size_t)>& body) {
+void ThreadPool::for_range(size_t count, size_t grain, FunctionRef<void(int, size_t, size_t)> body) {
   if (count == 0) return;
   const size_t chunks = (count + grain - 1) / grain;
   const size_t parts = std::min<size_t>(static_cast<size_t>(threads()), chunks);
@@ -103,6 +105,33 @@ void ThreadPool::for_range(size_t count, size_t grain, const std::function<void(
     const size_t begin = chunks * part / parts * grain;
     const size_t end = std::min(count, chunks * (part + 1) / parts * grain);
     if (begin < end) body(worker, begin, end);
+  });
+}
+
+void ThreadPool::for_items(size_t count, FunctionRef<void(int, size_t)> body) {
+  if (count == 0) return;
+  if (count == 1 || workers_.empty()) {
+    for (size_t item = 0; item < count; ++item) body(0, item);
+    return;
+  }
+  const size_t parts = shares_.size();
+  for (size_t part = 0; part < parts; ++part) {
+    shares_[part].left.store(count * part / parts << 32 | count * (part + 1) / parts, std::memory_order_relaxed);
+  }
+  run([&](int worker) {
+    const size_t own = static_cast<size_t>(worker);
+    for (size_t i = 0; i < parts; ++i) {
+      std::atomic<uint64_t>& left = shares_[(own + i) % parts].left;
+      uint64_t seen = left.load(std::memory_order_relaxed);
+      for (;;) {
+        const uint64_t first = seen >> 32, end = seen & 0xffffffffu;
+        if (first >= end) break;
+        const uint64_t rest = i == 0 ? seen + (uint64_t{1} << 32) : seen - 1;
+        if (!left.compare_exchange_weak(seen, rest, std::memory_order_relaxed)) continue;
+        body(worker, i == 0 ? first : end - 1);
+        seen = left.load(std::memory_order_relaxed);
+      }
+    }
   });
 }
 

@@ -222,7 +222,7 @@ Status bench(const BenchFlags& flags) {
     NAUTILE_ASSIGN(Checkpoint made, synthetic_checkpoint(config, Variant{}, 1, &pool));
     checkpoint = std::make_unique<Checkpoint>(std::move(made));
   }
-  NAUTILE_ASSIGN(const Weights weights, load_weights(*checkpoint, config));
+  NAUTILE_ASSIGN(const Weights weights, load_weights(*checkpoint, config, {kernels, policy_of(numerics), &pool}));
   Bench bench(weights, *kernels, numerics, pool, flags.repeats);
   std::vector<Row> rows;
   for (const int64_t depth : depths) {

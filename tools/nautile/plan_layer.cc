@@ -43,7 +43,8 @@ Result<plan::MeasuredLayer> measure_layer(const ModelConfig& shape, int ratio, c
   }
   NAUTILE_ASSIGN(const Kernels* kernels, find_kernels(budget.isa));
   NAUTILE_ASSIGN(const Checkpoint checkpoint, synthetic_checkpoint(config, Variant{}, 1, &pool));
-  NAUTILE_ASSIGN(const Weights weights, load_weights(checkpoint, config));
+  NAUTILE_ASSIGN(const Weights weights,
+                 load_weights(checkpoint, config, {kernels, policy_of(Numerics::kFast), &pool}));
   Forward forward(weights, Numerics::kFast, *kernels, pool);
   SequenceState state(forward.layout());
   std::mt19937 random(1);

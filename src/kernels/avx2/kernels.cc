@@ -74,11 +74,12 @@ inline void load_e2m1(const void* p, float scale, V out[4]) {
 }
 
 #include "kernels/vector.inc"
+#include "kernels/rows.inc"
 
 }  // namespace
 
 const Kernels& kernels() {
-  static const Kernels table = {kName, matmul, attend, index_scores, dot, axpy};
+  static const Kernels table = {kName, matmul_in_rows, attend, index_scores, dot, axpy};
   return table;
 }
 

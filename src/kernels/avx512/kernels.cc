@@ -68,12 +68,18 @@ inline void load_e2m1(const void* p, float scale, V out[2]) {
 }
 
 #include "kernels/vector.inc"
+#include "kernels/rows.inc"
+
+void matmul(const MatmulArgs& a) {
+  a.weight.layout == WeightLayout::kTiles ? tile_kernels().matmul(a) : matmul_in_rows(a);
+}
 
 }  // namespace
 
-const Kernels& kernels() {
-  static const Kernels table = {kName, matmul, attend, index_scores, dot, axpy};
-  return table;
+const Kernels& kernels(bool with_tiles) {
+  static const Kernels table = {kName, matmul, attend, index_scores, dot, axpy, &tile_kernels()};
+  static const Kernels rows_only = {kName, matmul, attend, index_scores, dot, axpy};
+  return with_tiles ? table : rows_only;
 }
 
 }  // namespace nautile::avx512

@@ -49,8 +49,8 @@ void matmul(const MatmulArgs& a) {
   for (size_t t = 0; t < a.tokens; ++t) {
     for (size_t row = a.row_begin; row < a.row_end; ++row) {
       float sum = 0;
-      for (size_t k = 0; k < a.weight.cols; ++k) sum += a.x[t * a.x_stride + k] * weight_at(a.weight, row, k);
-      a.y[t * a.y_stride + row] = sum;
+      for (size_t k = 0; k < a.weight.cols; ++k) sum += load<float>(a.x[t] + 4 * k) * weight_at(a.weight, row, k);
+      a.y[t][row - a.y_first] = sum;
     }
   }
 }

@@ -1,0 +1,406 @@
+// Products of tiles with the 512-bit dot-product instructions (VNNI, BF16) and byte permutations (VBMI).
+#include <immintrin.h>
+#include <string.h>
+
+#include "kernels/avx512/kernels.h"
+
+namespace nautile::avx512 {
+namespace {
+
+using V = __m512;
+using I = __m512i;
+
+constexpr size_t kChunkCols = 512;   // of a tile that stay in the first-level cache while all tokens pass
+constexpr size_t kTokenBlock = 512;  // tokens whose activations of those columns stay in the second-level cache
+constexpr size_t kMostWide = 8, kMostInt8 = 6;  // tokens in registers
+constexpr size_t kAhead = 4096;      // bytes fetched early
+
+inline I load_line(const void* p) {
+  return _mm512_loadu_si512(p);
+}
+inline I broadcast4(const std::byte* p) {
+  int value;
+  memcpy(&value, p, 4);
+  return _mm512_set1_epi32(value);
+}
+inline void fetch(const std::byte* p) {
+  _mm_prefetch(reinterpret_cast<const char*>(p), _MM_HINT_T0);
+}
+
+// 16 E8M0 bytes as floats: 0 is the subnormal 2^-127, 255 NaN.
+inline V e8m0(const std::byte* p) {
+  const I code = _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+  const I bits = _mm512_max_epi32(_mm512_slli_epi32(code, 23), _mm512_set1_epi32(0x00400000));
+  const __mmask16 nan = _mm512_cmpeq_epi32_mask(code, _mm512_set1_epi32(255));
+  return _mm512_castsi512_ps(_mm512_mask_or_epi32(bits, nan, bits, _mm512_set1_epi32(0x00400000)));
+}
+inline V e8m0_all(uint8_t code) {
+  const uint32_t bits = code == 255 ? 0x7fc00000u : code == 0 ? 0x00400000u : static_cast<uint32_t>(code) << 23;
+  return _mm512_castsi512_ps(_mm512_set1_epi32(static_cast<int>(bits)));
+}
+
+inline V dot_bf16(V sum, I w, I x) {
+  return _mm512_dpbf16_ps(sum, reinterpret_cast<__m512bh>(w), reinterpret_cast<__m512bh>(x));
+}
+
+// The rows of a tile that are wanted, as masks of its halves, and where they go.
+struct Rows {
+  __mmask16 half[2];
+  ptrdiff_t y;  // index of the tile's first row in a row of y; negative when only later rows are wanted
+};
+
+Rows wanted_rows(const MatmulArgs& a, size_t tile) {
+  const size_t row = tile * kTileRows;
+  const uint32_t after = a.row_end - row < kTileRows ? (1u << (a.row_end - row)) - 1 : ~0u;
+  const uint32_t before = a.row_begin > row ? (1u << (a.row_begin - row)) - 1 : 0;
+  const uint32_t mask = after & ~before;
+  return {{static_cast<__mmask16>(mask), static_cast<__mmask16>(mask >> 16)},
+          static_cast<ptrdiff_t>(row) - static_cast<ptrdiff_t>(a.y_first)};
+}
+
+// ---- FP4 x int8 -----------------------------------------------------------------------------------------------------
+
+// Twice the value of each E2M1 code, plus 12 so that it is unsigned, four times over: a permutation looks at six bits.
+alignas(64) constexpr uint8_t kFp4Table[64] = {12, 13, 14, 15, 16, 18, 20, 24, 12, 11, 10, 9, 8, 6, 4, 0,
+                                               12, 13, 14, 15, 16, 18, 20, 24, 12, 11, 10, 9, 8, 6, 4, 0,
+                                               12, 13, 14, 15, 16, 18, 20, 24, 12, 11, 10, 9, 8, 6, 4, 0,
+                                               12, 13, 14, 15, 16, 18, 20, 24, 12, 11, 10, 9, 8, 6, 4, 0};
+
+// A tile times T tokens.
+template <size_t T>
+__attribute__((noinline)) void fp4_tile(const std::byte* w, size_t padded, const std::byte* const* x_rows,
+                                        float* const* y_rows, const Rows& rows) {
+  const I table = load_line(kFp4Table);
+  V total_a[T], total_b[T];
+  const std::byte* x[T];
+  for (size_t t = 0; t < T; ++t) {
+    total_a[t] = total_b[t] = _mm512_setzero_ps();
+    x[t] = x_rows[t];
+  }
+  const size_t offsets = padded / 32 * 4;  // from a group's scale to its offset
+  size_t scale_at = padded;
+  for (size_t k = 0; k < padded; k += 64, w += 17 * 64) {
+    fetch(w + kAhead);
+#pragma GCC unroll 2
+    for (size_t g = 0; g < 2; ++g, scale_at += 4) {
+      I sum_a[T], sum_b[T];
+#pragma GCC unroll 8
+      for (size_t t = 0; t < T; ++t) sum_a[t] = sum_b[t] = broadcast4(x[t] + scale_at + offsets);
+#pragma GCC unroll 4
+      for (size_t q = 0; q < 4; ++q) {
+        const std::byte* at = w + 64 + g * 512 + q * 64;
+        fetch(at + kAhead);
+        fetch(at + kAhead + 256);
+        const I line_a = load_line(at), line_b = load_line(at + 256);
+        const I low_a = _mm512_permutexvar_epi8(line_a, table), low_b = _mm512_permutexvar_epi8(line_b, table);
+        const I high_a = _mm512_permutexvar_epi8(_mm512_srli_epi16(line_a, 4), table);
+        const I high_b = _mm512_permutexvar_epi8(_mm512_srli_epi16(line_b, 4), table);
+#pragma GCC unroll 8
+        for (size_t t = 0; t < T; ++t) {
+          const I low = broadcast4(x[t] + k + g * 32 + q * 8), high = broadcast4(x[t] + k + g * 32 + q * 8 + 4);
+          sum_a[t] = _mm512_dpbusd_epi32(sum_a[t], low_a, low);
+          sum_b[t] = _mm512_dpbusd_epi32(sum_b[t], low_b, low);
+          sum_a[t] = _mm512_dpbusd_epi32(sum_a[t], high_a, high);
+          sum_b[t] = _mm512_dpbusd_epi32(sum_b[t], high_b, high);
+        }
+      }
+      const V scale_a = e8m0(w + 32 * g), scale_b = e8m0(w + 32 * g + 16);
+#pragma GCC unroll 8
+      for (size_t t = 0; t < T; ++t) {
+        const V scale = _mm512_castsi512_ps(broadcast4(x[t] + scale_at));
+        total_a[t] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum_a[t]), _mm512_mul_ps(scale_a, scale), total_a[t]);
+        total_b[t] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum_b[t]), _mm512_mul_ps(scale_b, scale), total_b[t]);
+      }
+    }
+  }
+  for (size_t t = 0; t < T; ++t) {
+    float* y = y_rows[t] + rows.y;
+    _mm512_mask_storeu_ps(y, rows.half[0], total_a[t]);
+    _mm512_mask_storeu_ps(y + 16, rows.half[1], total_b[t]);
+  }
+}
+
+// ---- BF16 products --------------------------------------------------------------------------------------------------
+
+// The upper and the lower byte of the BF16 value of each E4M3 code without its sign; 127 is NaN.
+struct ByteTables {
+  alignas(64) uint8_t high[128], low[128];
+};
+constexpr uint16_t bf16_of_e4m3(unsigned code) {
+  unsigned exponent = code >> 3, mantissa = code & 7;
+  if (code == 127) return 0x7fc0;
+  if (code == 0) return 0;
+  if (exponent == 0) {
+    exponent = 1;
+    while ((mantissa & 8) == 0) {
+      mantissa <<= 1;
+      --exponent;
+    }
+  }
+  return static_cast<uint16_t>((exponent + 120) << 7 | (mantissa & 7) << 4);
+}
+constexpr ByteTables make_fp8_tables() {
+  ByteTables t = {};
+  for (unsigned code = 0; code < 128; ++code) {
+    t.high[code] = static_cast<uint8_t>(bf16_of_e4m3(code) >> 8);
+    t.low[code] = static_cast<uint8_t>(bf16_of_e4m3(code) & 255);
+  }
+  return t;
+}
+constexpr ByteTables kFp8Tables = make_fp8_tables();
+
+// How columns 4q, 4q + 1 and 4q + 2, 4q + 3 of half h of a block become two vectors of 16 rows' BF16 pairs. A block is
+// what has one scale a row.
+struct Fp8Quads {
+  static constexpr size_t kCols = 128, kLines = 2;  // of a block; lines a quad
+  I high0 = load_line(kFp8Tables.high), high1 = load_line(kFp8Tables.high + 64);
+  I low0 = load_line(kFp8Tables.low), low1 = load_line(kFp8Tables.low + 64);
+  I sign = _mm512_set1_epi8(static_cast<char>(0x80));
+
+  inline void load(const std::byte* block, size_t q, size_t h, I& first, I& second) const {
+    const I code = load_line(block + q * 128 + h * 64);
+    const I high = _mm512_ternarylogic_epi32(_mm512_permutex2var_epi8(high0, code, high1), code, sign, 0xf8);
+    const I low = _mm512_permutex2var_epi8(low0, code, low1);
+    first = _mm512_unpacklo_epi8(low, high);
+    second = _mm512_unpackhi_epi8(low, high);
+  }
+  static const std::byte* block(const std::byte* tile, size_t k) { return tile + k * kTileRows; }
+  static V scale(const std::byte*, const uint8_t* scales, size_t k, size_t) { return e8m0_all(scales[k / 128]); }
+};
+
+struct Bf16Quads {
+  static constexpr size_t kCols = 128, kLines = 4;
+  inline void load(const std::byte* block, size_t q, size_t h, I& first, I& second) const {
+    first = load_line(block + q * 256 + h * 128);
+    second = load_line(block + q * 256 + h * 128 + 64);
+  }
+  static const std::byte* block(const std::byte* tile, size_t k) { return tile + 2 * k * kTileRows; }
+  static V scale(const std::byte*, const uint8_t*, size_t, size_t) { return _mm512_set1_ps(1); }
+};
+
+alignas(64) constexpr uint8_t kFp4High[64] = {
+    0,    0x3f, 0x3f, 0x3f, 0x40, 0x40, 0x40, 0x40, 0x80, 0xbf, 0xbf, 0xbf, 0xc0, 0xc0, 0xc0, 0xc0,
+    0,    0x3f, 0x3f, 0x3f, 0x40, 0x40, 0x40, 0x40, 0x80, 0xbf, 0xbf, 0xbf, 0xc0, 0xc0, 0xc0, 0xc0,
+    0,    0x3f, 0x3f, 0x3f, 0x40, 0x40, 0x40, 0x40, 0x80, 0xbf, 0xbf, 0xbf, 0xc0, 0xc0, 0xc0, 0xc0,
+    0,    0x3f, 0x3f, 0x3f, 0x40, 0x40, 0x40, 0x40, 0x80, 0xbf, 0xbf, 0xbf, 0xc0, 0xc0, 0xc0, 0xc0};
+alignas(64) constexpr uint8_t kFp4Low[64] = {
+    0, 0, 0x80, 0xc0, 0, 0x40, 0x80, 0xc0, 0, 0, 0x80, 0xc0, 0, 0x40, 0x80, 0xc0,
+    0, 0, 0x80, 0xc0, 0, 0x40, 0x80, 0xc0, 0, 0, 0x80, 0xc0, 0, 0x40, 0x80, 0xc0,
+    0, 0, 0x80, 0xc0, 0, 0x40, 0x80, 0xc0, 0, 0, 0x80, 0xc0, 0, 0x40, 0x80, 0xc0,
+    0, 0, 0x80, 0xc0, 0, 0x40, 0x80, 0xc0, 0, 0, 0x80, 0xc0, 0, 0x40, 0x80, 0xc0};
+
+// For the reference policy: E4M3 activations are exact in BF16, not in int8.
+struct Fp4Quads {
+  static constexpr size_t kCols = 32, kLines = 1;
+  I high_table = load_line(kFp4High), low_table = load_line(kFp4Low);
+
+  inline void load(const std::byte* block, size_t q, size_t h, I& first, I& second) const {
+    I code = load_line(block + h * 256 + q / 2 * 64);
+    if (q % 2 == 1) code = _mm512_srli_epi16(code, 4);
+    const I high = _mm512_permutexvar_epi8(code, high_table), low = _mm512_permutexvar_epi8(code, low_table);
+    const V two = _mm512_castsi512_ps(_mm512_unpacklo_epi8(low, high));   // rows 4i and 4i + 1, both pairs
+    const V next = _mm512_castsi512_ps(_mm512_unpackhi_epi8(low, high));  // rows 4i + 2 and 4i + 3
+    first = _mm512_castps_si512(_mm512_shuffle_ps(two, next, 0x88));
+    second = _mm512_castps_si512(_mm512_shuffle_ps(two, next, 0xdd));
+  }
+  static const std::byte* block(const std::byte* tile, size_t k) { return tile + k / 64 * (17 * 64) + 64 + k % 64 * 16; }
+  static V scale(const std::byte* tile, const uint8_t*, size_t k, size_t h) {
+    return e8m0(tile + k / 64 * (17 * 64) + k % 64 + 16 * h);
+  }
+};
+
+// Columns [begin, end) of N tiles one after the other, for T tokens. Later chunks go on from the totals in y.
+template <size_t T, size_t N, class Quads>
+__attribute__((noinline)) void wide_tiles(const MatmulArgs& a, size_t tile, size_t token, size_t begin, size_t end) {
+  alignas(64) float totals[N][2][T][16];
+  const size_t bytes = tile_bytes(a.weight.format, a.weight.cols);
+  const std::byte* w[N];
+  const uint8_t* scales[N];
+  for (size_t n = 0; n < N; ++n) {
+    w[n] = a.weight.data + (tile + n) * bytes;
+    scales[n] = a.weight.scales + (tile + n) * kTileRows / 128 * ((a.weight.cols + 127) / 128);
+    const Rows rows = wanted_rows(a, tile + n);
+    for (size_t h = 0; h < 2; ++h) {
+      for (size_t t = 0; t < T; ++t) {
+        const float* from = a.y[token + t] + rows.y + 16 * h;
+        _mm512_store_ps(totals[n][h][t], begin == 0 ? _mm512_setzero_ps() : _mm512_maskz_loadu_ps(rows.half[h], from));
+      }
+    }
+  }
+  const Quads quads;
+  for (size_t k = begin; k < end; k += Quads::kCols) {
+    V sum[N][2][T];
+    const std::byte* x[T];
+    const std::byte* block[N];
+    for (size_t t = 0; t < T; ++t) x[t] = a.x[token + t] + 2 * k;
+    for (size_t n = 0; n < N; ++n) {
+      block[n] = Quads::block(w[n], k);
+      for (size_t t = 0; t < T; ++t) sum[n][0][t] = sum[n][1][t] = _mm512_setzero_ps();
+    }
+#pragma GCC unroll 2
+    for (size_t q = 0; q < Quads::kCols / 4; ++q) {
+#pragma GCC unroll 2
+      for (size_t n = 0; n < N; ++n) {
+#pragma GCC unroll 4
+        for (size_t line = 0; line < Quads::kLines; ++line) {
+          fetch(block[n] + (q * Quads::kLines + line) * 64 + kAhead);
+        }
+        I first_a, second_a, first_b, second_b;
+        quads.load(block[n], q, 0, first_a, second_a);
+        quads.load(block[n], q, 1, first_b, second_b);
+#pragma GCC unroll 8
+        for (size_t t = 0; t < T; ++t) {
+          const I values = broadcast4(x[t] + q * 8);
+          sum[n][0][t] = dot_bf16(sum[n][0][t], first_a, values);
+          sum[n][1][t] = dot_bf16(sum[n][1][t], first_b, values);
+        }
+#pragma GCC unroll 8
+        for (size_t t = 0; t < T; ++t) {
+          const I values = broadcast4(x[t] + q * 8 + 4);
+          sum[n][0][t] = dot_bf16(sum[n][0][t], second_a, values);
+          sum[n][1][t] = dot_bf16(sum[n][1][t], second_b, values);
+        }
+      }
+    }
+#pragma GCC unroll 2
+    for (size_t n = 0; n < N; ++n) {
+#pragma GCC unroll 2
+      for (size_t h = 0; h < 2; ++h) {
+        const V scale = Quads::scale(w[n], scales[n], k, h);
+#pragma GCC unroll 8
+        for (size_t t = 0; t < T; ++t) {
+          float* total = totals[n][h][t];
+          _mm512_store_ps(total, _mm512_fmadd_ps(sum[n][h][t], scale, _mm512_load_ps(total)));
+        }
+      }
+    }
+  }
+  for (size_t n = 0; n < N; ++n) {
+    const Rows rows = wanted_rows(a, tile + n);
+    for (size_t h = 0; h < 2; ++h) {
+      for (size_t t = 0; t < T; ++t) {
+        _mm512_mask_storeu_ps(a.y[token + t] + rows.y + 16 * h, rows.half[h], _mm512_load_ps(totals[n][h][t]));
+      }
+    }
+  }
+}
+
+// Calls f<T>() with T = count.
+template <size_t T, class F>
+inline void with_tokens(size_t count, F&& f) {
+  if constexpr (T > 1) {
+    if (count < T) return with_tokens<T - 1>(count, f);
+  }
+  f.template operator()<T>();
+}
+
+// Cuts the tokens into as few and as even passes as registers allow: f<T>(first token).
+template <size_t kMost, class F>
+inline void for_passes(size_t tokens, F&& f) {
+  const size_t passes = (tokens + kMost - 1) / kMost;
+  for (size_t pass = 0; pass < passes; ++pass) {
+    const size_t token = tokens * pass / passes;
+    with_tokens<kMost>(tokens * (pass + 1) / passes - token, [&]<size_t T>() { f.template operator()<T>(token); });
+  }
+}
+
+// Up to so many tokens two tiles go side by side: the chains of one do not fill the pipes.
+constexpr size_t kSideBySide = 4;
+
+template <class Quads>
+void matmul_wide(const MatmulArgs& a) {
+  const size_t padded = padded_cols(a.weight.format, a.weight.cols), end = tile_count(a.row_end);
+  size_t tile = a.row_begin / kTileRows;
+  if (a.tokens <= kSideBySide) {
+    for (; tile + 2 <= end; tile += 2) {
+      with_tokens<kSideBySide>(a.tokens, [&]<size_t T>() { wide_tiles<T, 2, Quads>(a, tile, 0, 0, padded); });
+    }
+  }
+  const size_t chunk = a.tokens <= kMostWide ? padded : kChunkCols;
+  for (; tile < end; ++tile) {
+    for (size_t k = 0; k < padded; k += chunk) {
+      for_passes<kMostWide>(a.tokens, [&]<size_t T>(size_t token) {
+        wide_tiles<T, 1, Quads>(a, tile, token, k, k + chunk < padded ? k + chunk : padded);
+      });
+    }
+  }
+}
+
+void matmul_int8(const MatmulArgs& a) {
+  const size_t padded = padded_cols(a.weight.format, a.weight.cols);
+  for (size_t tile = a.row_begin / kTileRows; tile < tile_count(a.row_end); ++tile) {
+    const std::byte* w = a.weight.data + tile * tile_bytes(a.weight.format, a.weight.cols);
+    const Rows rows = wanted_rows(a, tile);
+    for_passes<kMostInt8>(a.tokens, [&]<size_t T>(size_t token) { fp4_tile<T>(w, padded, a.x + token, a.y + token, rows); });
+  }
+}
+
+void matmul_in_tiles(const MatmulArgs& all) {
+  if (all.weight.format == WeightFormat::kFp4 && all.format == ActivationFormat::kInt8) return matmul_int8(all);
+  MatmulArgs a = all;
+  for (size_t token = 0; token < all.tokens; token += kTokenBlock, a.x += kTokenBlock, a.y += kTokenBlock) {
+    a.tokens = all.tokens - token < kTokenBlock ? all.tokens - token : kTokenBlock;
+    switch (a.weight.format) {
+      case WeightFormat::kFp4:
+        matmul_wide<Fp4Quads>(a);
+        break;
+      case WeightFormat::kFp8:
+        matmul_wide<Fp8Quads>(a);
+        break;
+      case WeightFormat::kBf16:
+        matmul_wide<Bf16Quads>(a);
+        break;
+      case WeightFormat::kF32:
+        break;
+    }
+  }
+}
+
+// ---- Activations ----------------------------------------------------------------------------------------------------
+
+// 32 values as codes, a scale that undoes them (halved: the weights are doubled), and -12 times their sum.
+inline void narrow_group(V first, V second, std::byte* codes, std::byte* scale, std::byte* offset) {
+  const __mmask16 nan = static_cast<__mmask16>(_mm512_cmp_ps_mask(first, first, _CMP_UNORD_Q) |
+                                               _mm512_cmp_ps_mask(second, second, _CMP_UNORD_Q));
+  const float most = _mm512_reduce_max_ps(_mm512_max_ps(_mm512_abs_ps(first), _mm512_abs_ps(second)));
+  const float unit = nan != 0 ? __builtin_nanf("") : most / 127 * 0.5f;
+  const V inverse = _mm512_set1_ps(most > 0x1p-100f ? 127 / most : 0);
+  const __m128i low = _mm512_cvtsepi32_epi8(_mm512_cvtps_epi32(_mm512_mul_ps(first, inverse)));
+  const __m128i high = _mm512_cvtsepi32_epi8(_mm512_cvtps_epi32(_mm512_mul_ps(second, inverse)));
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(codes), low);
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(codes + 16), high);
+  const int sum = _mm512_reduce_add_epi32(_mm512_add_epi32(_mm512_cvtepi8_epi32(low), _mm512_cvtepi8_epi32(high)));
+  const int correction = -12 * sum;
+  memcpy(scale, &unit, 4);
+  memcpy(offset, &correction, 4);
+}
+
+void narrow(const NarrowArgs& a) {
+  const size_t end = a.end == a.cols ? a.padded : a.end, groups = a.padded / 32;
+  if (a.format == ActivationFormat::kF32) {
+    memcpy(a.row + 4 * a.begin, a.x, (a.end - a.begin) * 4);
+    memset(a.row + 4 * a.end, 0, (end - a.end) * 4);
+    return;
+  }
+  for (size_t k = a.begin; k < end; k += 32) {
+    const size_t left = a.end > k ? a.end - k : 0;
+    const __mmask32 mask = left >= 32 ? 0xffffffffu : (1u << left) - 1;
+    const float* from = a.x + (k - a.begin);
+    const V first = _mm512_maskz_loadu_ps(static_cast<__mmask16>(mask), from);
+    const V second = _mm512_maskz_loadu_ps(static_cast<__mmask16>(mask >> 16), from + 16);
+    if (a.format == ActivationFormat::kInt8) {
+      narrow_group(first, second, a.row + k, a.row + a.padded + k / 8, a.row + a.padded + groups * 4 + k / 8);
+    } else {
+      _mm512_storeu_si512(a.row + 2 * k, reinterpret_cast<I>(_mm512_cvtne2ps_pbh(second, first)));
+    }
+  }
+}
+
+}  // namespace
+
+const TileKernels& tile_kernels() {
+  static const TileKernels table = {ActivationFormat::kBf16, true, matmul_in_tiles, narrow};
+  return table;
+}
+
+}  // namespace nautile::avx512

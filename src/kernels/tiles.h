@@ -1,0 +1,82 @@
+// Tiles: weights interleaved so that one 64-byte line feeds 16 rows of a dot-product instruction, and activations narrowed
+// to what that instruction takes.
+//
+// A tile is 32 rows, as two halves A and B of 16. Rows are padded to 32 and columns to padded_cols() with zeros. Within a
+// tile, in the order in which a product reads it:
+//   FP4   for each 64 columns: one line of E8M0 scales (A and B of the first 32 columns, A and B of the second), then for
+//         each 32 columns four lines of A and four of B; a line holds 4 columns of each row in its low nibbles and the
+//         next 4 in the high ones
+//   FP8   for each 4 columns: a line of A, a line of B; each 16 bytes of a line hold columns 0 and 1 of 4 rows, then
+//         columns 2 and 3 of them. Scales stay as in the checkpoint
+//   BF16  for each 4 columns: A's columns 0 and 1, A's 2 and 3, B's 0 and 1, B's 2 and 3, a line each: what unpacking the
+//         lines of FP8 gives
+//
+// Order of sums, in every version: FP8 and BF16 sum 128 columns in one chain, pair by pair, then total += scale * sum. FP4
+// sums 32 columns (exactly with kInt8), then total += scale * sum.
+#pragma once
+
+#include "kernels/ops.h"
+
+namespace nautile {
+
+inline constexpr size_t kTileRows = 32;
+
+// Columns of a row in tiles, and of the activations that meet it.
+constexpr size_t padded_cols(WeightFormat format, size_t cols) {
+  return format == WeightFormat::kFp4 ? (cols + 63) / 64 * 64 : (cols + 127) / 128 * 128;
+}
+
+constexpr size_t tile_bytes(WeightFormat format, size_t cols) {
+  const size_t padded = padded_cols(format, cols);
+  switch (format) {
+    case WeightFormat::kFp4:
+      return padded / 64 * (17 * 64);
+    case WeightFormat::kFp8:
+      return padded * kTileRows;
+    case WeightFormat::kBf16:
+      return padded * kTileRows * 2;
+    case WeightFormat::kF32:
+      break;
+  }
+  return 0;  // kept in rows
+}
+
+constexpr size_t tile_count(size_t rows) {
+  return (rows + kTileRows - 1) / kTileRows;
+}
+
+// Bytes of a row of activations of `padded` columns.
+constexpr size_t activation_bytes(ActivationFormat format, size_t padded) {
+  switch (format) {
+    case ActivationFormat::kF32:
+      return 4 * padded;
+    case ActivationFormat::kBf16:
+      return 2 * padded;
+    case ActivationFormat::kInt8:
+      return padded + padded / 32 * 8;
+  }
+  return 0;
+}
+
+// Writes tiles [tile_begin, tile_end) of a matrix in rows to `out`, the place of tile 0. Not for kF32.
+void pack_tiles(const WeightView& rows, size_t tile_begin, size_t tile_end, std::byte* out);
+
+// Writes columns [begin, end) of a row of activations; when end is cols, the padding too.
+struct NarrowArgs {
+  const float* x = nullptr;  // column `begin`
+  size_t begin = 0, end = 0;  // begin a multiple of 32; end too, unless it is cols
+  size_t cols = 0, padded = 0;
+  ActivationFormat format = ActivationFormat::kBf16;
+  std::byte* row = nullptr;
+};
+
+struct TileKernels {
+  // What BF16 and FP8 weights take.
+  ActivationFormat wide = ActivationFormat::kBf16;
+  // Whether FP4 weights take `wide` beside kInt8.
+  bool wide_fp4 = false;
+  void (*matmul)(const MatmulArgs&) = nullptr;
+  void (*narrow)(const NarrowArgs&) = nullptr;
+};
+
+}  // namespace nautile

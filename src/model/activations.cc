@@ -1,0 +1,58 @@
+// Choosing and writing the rows.
+#include "model/activations.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "tensor/quantise.h"
+
+namespace nautile {
+namespace {
+
+constexpr size_t kFp8Group = 128;
+
+}  // namespace
+
+ActivationFormat activation_format(const Step& step, const WeightView& weight) {
+  if (weight.layout == WeightLayout::kRows) return ActivationFormat::kF32;
+  if (weight.format == WeightFormat::kFp4 && step.policy.int8_experts) return ActivationFormat::kInt8;
+  return step.kernels.tiles->wide;
+}
+
+bool quantises_input(const Step& step, const WeightView& weight) {
+  return step.policy.quantise_activations &&
+         (weight.format == WeightFormat::kFp8 || weight.format == WeightFormat::kFp4);
+}
+
+void Activations::shape(const Step& step, const WeightView& weight, size_t tokens) {
+  format_ = activation_format(step, weight);
+  low_bit_ = quantises_input(step, weight);
+  cols_ = weight.cols;
+  padded_ = weight.layout == WeightLayout::kRows ? cols_ : padded_cols(weight.format, cols_);
+  // A line more than a round number: rows a power of two apart would share the sets of a cache.
+  row_bytes_ = activation_bytes(format_, padded_) / 64 * 64 + 128;
+  if (bytes_.size() < tokens * row_bytes_) bytes_.resize(tokens * row_bytes_);
+}
+
+void Activations::write(const Step& step, size_t t, const float* x, size_t begin, size_t end, bool official) {
+  std::byte* row = bytes_.data() + t * row_bytes_;
+  const bool fp8 = official && low_bit_;
+  const size_t piece = fp8 ? kFp8Group : end - begin;
+  for (size_t k = begin; k < end; k += piece, x += piece) {
+    const size_t count = std::min(piece, end - k);
+    float quantised[kFp8Group];
+    const float* from = x;
+    if (fp8) {
+      std::memcpy(quantised, x, count * sizeof(float));
+      fp8_quantise(quantised, count, kFp8Group);
+      from = quantised;
+    }
+    if (format_ == ActivationFormat::kF32 && padded_ == cols_) {
+      std::memcpy(row + k * sizeof(float), from, count * sizeof(float));
+    } else {
+      step.kernels.tiles->narrow({from, k, k + count, cols_, padded_, format_, row});
+    }
+  }
+}
+
+}  // namespace nautile

@@ -1,0 +1,32 @@
+// mmap and madvise.
+#include "sys/memory.h"
+
+#include <fmt/format.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstdint>
+
+namespace nautile {
+
+Result<std::shared_ptr<std::byte>> large_pages(size_t bytes) {
+  constexpr size_t kLarge = 2u << 20;
+  const size_t size = std::max<size_t>(bytes, 1) + kLarge;
+  void* data = ::mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (data == MAP_FAILED) {
+    return Status(Code::kResourceExhausted, fmt::format("no room for {} bytes", bytes), "memory");
+  }
+  ::madvise(data, size, MADV_HUGEPAGE);
+  const size_t skip = (kLarge - reinterpret_cast<uintptr_t>(data) % kLarge) % kLarge;
+  return std::shared_ptr<std::byte>(static_cast<std::byte*>(data) + skip, [data, size](std::byte*) { ::munmap(data, size); });
+}
+
+void release_pages(const void* data, size_t bytes) {
+  const uintptr_t page = static_cast<uintptr_t>(::sysconf(_SC_PAGESIZE));
+  const uintptr_t begin = (reinterpret_cast<uintptr_t>(data) + page - 1) / page * page;
+  const uintptr_t end = (reinterpret_cast<uintptr_t>(data) + bytes) / page * page;
+  if (begin < end) ::madvise(reinterpret_cast<void*>(begin), end - begin, MADV_DONTNEED);
+}
+
+}  // namespace nautile
