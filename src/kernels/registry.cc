@@ -21,7 +21,9 @@ std::vector<Version> versions() {
   const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
   const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                       __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
-  return {{&ref::kernels(), true}, {&avx2::kernels(), avx2}, {&avx512::kernels(), avx512}};
+  const bool dot_products = avx512 && __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512bf16") &&
+                            __builtin_cpu_supports("avx512vbmi");
+  return {{&ref::kernels(), true}, {&avx2::kernels(), avx2}, {&avx512::kernels(dot_products), avx512}};
 }
 
 }  // namespace

@@ -6,12 +6,14 @@
 #include <cstring>
 
 #include "model/rope.h"
-#include "model/select.h"
 #include "tensor/formats.h"
 #include "tensor/quantise.h"
 
 namespace nautile {
 namespace {
+
+// Heads that share a pass over the rows when a token's heads are split over the workers.
+constexpr size_t kHeadBlock = 16;
 
 // Writes a finished row in the cache's format.
 void pack_row(const KvLayout& kv, const float* values, std::byte* row) {
@@ -53,7 +55,8 @@ void AttentionLayer::operator()(Step& step, size_t layer, int ratio, const Atten
   if (ratio != 0) compress(step, layer, ratio, weights, x);
   if (ratio == 4) {
     index_queries(step, weights.indexer, x);
-    select(step, layer);
+    choice_(step, layer, index_q_.floats(0), index_w_.floats(0), weights.indexer.weights_proj.rows,
+            weights.indexer.wq_b.rows / weights.indexer.weights_proj.rows);
   }
   attend(step, layer, ratio, weights);
   output(step, weights, y);
@@ -185,98 +188,75 @@ void AttentionLayer::index_queries(Step& step, const Indexer& indexer, const flo
   });
 }
 
-// The entries each CSA query attends: all visible ones while they are few, else the best index_topk.
-void AttentionLayer::select(Step& step, size_t layer) {
-  const size_t heads = static_cast<size_t>(step.config.index_heads),
-               dim = static_cast<size_t>(step.config.index_head_dim);
-  const int64_t topk = step.config.index_topk;
-  const size_t threads = static_cast<size_t>(step.pool.threads());
-  chosen_.resize(std::max(chosen_.size(), step.count()));
-  select_work_.resize(threads);
-  for (const TokenRun& run : step.runs) {
-    const CacheLayout& layout = run.state->layout();
-    const int64_t per_block = static_cast<int64_t>(layout.layer(layer).entries_a_block);
-    const int64_t most = visible_entries(run.end() - 1, 4);
-    float* scores = most > topk ? scores_.floats(threads * static_cast<size_t>(most)) : nullptr;
-    auto score = [&](size_t t, int64_t first, int64_t last, float* out) {
-      while (first < last) {
-        const int64_t count = std::min(last, (first / per_block + 1) * per_block) - first;
-        step.kernels.index_scores({layout.shape().index, run.state->key(layer, first), static_cast<size_t>(count),
-                                   index_q_.floats(0) + t * heads * dim, index_w_.floats(0) + t * heads, heads,
-                                   step.policy.round_bf16, out + first});
-        first += count;
-      }
-    };
-    auto choose = [&](size_t t, int worker, float* out, bool scored) {
-      const int64_t visible = visible_entries(step.positions[t], 4);
-      if (visible > topk && !scored) score(t, 0, visible, out);
-      select_top_k(out, visible, std::min(topk, visible), select_work_[static_cast<size_t>(worker)], chosen_[t]);
-    };
-    if (run.count >= threads) {
-      step.pool.for_range(run.count, 1, [&](int worker, size_t begin, size_t end) {
-        for (size_t i = begin; i < end; ++i) {
-          choose(run.first + i, worker,
-                 scores == nullptr ? nullptr : scores + static_cast<size_t>(worker) * static_cast<size_t>(most), false);
-        }
-      });
-      continue;
-    }
-    for (size_t t = run.first; t < run.first + run.count; ++t) {
-      const int64_t visible = visible_entries(step.positions[t], 4);
-      if (visible > topk) {
-        step.pool.for_range(static_cast<size_t>(visible), static_cast<size_t>(per_block),
-                            [&](int, size_t begin, size_t end) {
-                              score(t, static_cast<int64_t>(begin), static_cast<int64_t>(end), scores);
-                            });
-      }
-      choose(t, 0, scores, true);
-    }
-  }
-}
-
 // o = softmax over window and entries, split over tokens, and over heads when tokens are few.
 void AttentionLayer::attend(Step& step, size_t layer, int ratio, const Attention& weights) {
-  const size_t dim = static_cast<size_t>(step.config.head_dim), heads = weights.sink.size(),
-               rope = static_cast<size_t>(step.config.rope_dim);
+  const size_t dim = static_cast<size_t>(step.config.head_dim), heads = weights.sink.size();
   const size_t threads = static_cast<size_t>(step.pool.threads());
-  const size_t parts = step.count() >= 2 * threads ? 1 : std::min(heads, threads);
+  const size_t head_blocks = (heads + kHeadBlock - 1) / kHeadBlock;
+  const size_t parts = step.count() >= 2 * threads ? 1 : std::min(head_blocks, threads);
   const size_t scratch_floats = attend_scratch_floats(heads, dim);
   float *q = q_.floats(0), *out = out_.floats(step.count() * heads * dim),
         *scratch = scratch_.floats(threads * scratch_floats);
-  rows_.resize(threads);
-  const RopeTable& table = step.rope(ratio);
+  const AttendPrecision precision = step.policy.round_bf16       ? AttendPrecision::kOfficial
+                                    : step.policy.quantise_cache ? AttendPrecision::kFast
+                                                                 : AttendPrecision::kFloat;
+  const KvLayout& kv = step.runs[0].state->layout().shape().kv;
+  const float scale = 1 / std::sqrt(static_cast<float>(dim));
+  rows_.resize(std::max(rows_.size(), threads));
   for (const TokenRun& run : step.runs) {
-    const CacheLayout& layout = run.state->layout();
-    const size_t row_bytes = layout.shape().kv.row_bytes();
-    const int64_t window = static_cast<int64_t>(layout.shape().window);
     step.pool.for_range(run.count * parts, 1, [&](int worker, size_t begin, size_t end) {
-      std::vector<const std::byte*>& rows = rows_[static_cast<size_t>(worker)];
+      RowList& rows = rows_[static_cast<size_t>(worker)];
+      rows.entries = 0;
       for (size_t task = begin; task < end; ++task) {
         const size_t t = run.first + task / parts, part = task % parts;
-        const int64_t position = step.positions[t];
-        rows.clear();
-        for (int64_t p = std::max(run.state->first_position(layer), position - window + 1); p <= position; ++p) {
-          rows.push_back(p >= run.begin
-                             ? step_rows_.data() + (run.first + static_cast<size_t>(p - run.begin)) * row_bytes
-                             : run.state->window_row(layer, p));
-        }
-        if (ratio == 4) {
-          for (const int32_t j : chosen_[t]) rows.push_back(run.state->entry(layer, j));
-        } else if (ratio != 0) {
-          for (int64_t j = 0; j < visible_entries(position, ratio); ++j) rows.push_back(run.state->entry(layer, j));
-        }
-        const size_t first = heads * part / parts, last = heads * (part + 1) / parts;
+        const std::span<const std::byte* const> attended = attended_rows(step, run, layer, ratio, t, rows);
+        const size_t first = head_blocks * part / parts * kHeadBlock,
+                     last = std::min(heads, head_blocks * (part + 1) / parts * kHeadBlock);
         float* o = out + (t * heads + first) * dim;
-        step.kernels.attend({layout.shape().kv, rows.data(), rows.size(), q + (t * heads + first) * dim,
-                             weights.sink.data() + first, last - first, 1 / std::sqrt(static_cast<float>(dim)),
-                             step.policy.round_bf16, o, scratch + static_cast<size_t>(worker) * scratch_floats});
-        for (size_t h = first; h < last; ++h, o += dim) {
-          if (step.policy.round_bf16) round_bf16(o, dim);
-          rotate(o + dim - rope, &table.cos[t * rope / 2], &table.sin[t * rope / 2], rope / 2, true);
-          if (step.policy.round_bf16) round_bf16(o + dim - rope, rope);
-        }
+        step.kernels.attend({kv, attended.data(), attended.size(), q + (t * heads + first) * dim,
+                             weights.sink.data() + first, last - first, scale, precision, o,
+                             scratch + static_cast<size_t>(worker) * scratch_floats});
+        turn_back(step, ratio, t, o, last - first);
       }
     });
+  }
+}
+
+// The rows that token t attends: window rows, oldest first, then entries, ascending. The list keeps the entries of the
+// token before it where they are the same.
+std::span<const std::byte* const> AttentionLayer::attended_rows(Step& step, const TokenRun& run, size_t layer, int ratio,
+                                                                size_t t, RowList& list) {
+  const CacheLayout& layout = run.state->layout();
+  const size_t row_bytes = layout.shape().kv.row_bytes(), window = layout.shape().window;
+  const int64_t position = step.positions[t];
+  const size_t in_window = std::min(window, static_cast<size_t>(position + 1 - run.state->first_position(layer)));
+  const size_t visible = static_cast<size_t>(visible_entries(position, ratio));
+  const std::span<const int32_t> chosen = ratio == 4 ? choice_.chosen(t) : std::span<const int32_t>();
+  const size_t entries = chosen.empty() ? visible : chosen.size();
+  if (list.rows.size() < window + entries) list.rows.resize(window + entries);
+  const std::byte** at = list.rows.data() + window - in_window;
+  for (int64_t p = position + 1 - static_cast<int64_t>(in_window); p <= position; ++p) {
+    *at++ = p >= run.begin ? step_rows_.data() + (run.first + static_cast<size_t>(p - run.begin)) * row_bytes
+                           : run.state->window_row(layer, p);
+  }
+  if (chosen.empty()) {
+    for (size_t j = list.entries; j < entries; ++j) at[j] = run.state->entry(layer, static_cast<int64_t>(j));
+    list.entries = entries;
+  } else {
+    for (size_t j = 0; j < entries; ++j) at[j] = run.state->entry(layer, chosen[j]);
+    list.entries = 0;
+  }
+  return {list.rows.data() + window - in_window, in_window + entries};
+}
+
+// The inverse rotation of a token's outputs.
+void AttentionLayer::turn_back(const Step& step, int ratio, size_t t, float* o, size_t heads) const {
+  const size_t dim = static_cast<size_t>(step.config.head_dim), rope = static_cast<size_t>(step.config.rope_dim);
+  const RopeTable& table = step.rope(ratio);
+  for (size_t h = 0; h < heads; ++h, o += dim) {
+    if (step.policy.round_bf16) round_bf16(o, dim);
+    rotate(o + dim - rope, &table.cos[t * rope / 2], &table.sin[t * rope / 2], rope / 2, true);
+    if (step.policy.round_bf16) round_bf16(o + dim - rope, rope);
   }
 }
 

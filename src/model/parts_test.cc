@@ -2,13 +2,11 @@
 #include <doctest/doctest.h>
 
 #include <cmath>
-#include <limits>
 #include <vector>
 
 #include "model/hyper_connection.h"
 #include "model/moe.h"
 #include "model/rope.h"
-#include "model/select.h"
 
 using namespace nautile;
 
@@ -104,16 +102,4 @@ TEST_CASE("experts: biased choice, unbiased weights, lower id on ties, ascending
   choose_experts(scores, nullptr, 5, 2, 1.f, table, weights, true);
   CHECK((table[0] == 2 && table[1] == 4));
   CHECK(weights[0] == doctest::Approx(2.0 / 3));
-}
-
-TEST_CASE("top-k is exact, breaks ties downwards and never picks NaN before a number") {
-  std::vector<int32_t> work, chosen;
-  const float nan = std::numeric_limits<float>::quiet_NaN();
-  const std::vector<float> scores = {1, 3, nan, 3, 2, 3, -1};
-  select_top_k(scores.data(), 7, 2, work, chosen);
-  CHECK(chosen == std::vector<int32_t>{1, 3});
-  select_top_k(scores.data(), 7, 6, work, chosen);
-  CHECK(chosen == std::vector<int32_t>{0, 1, 3, 4, 5, 6});
-  select_top_k(scores.data(), 3, 9, work, chosen);
-  CHECK(chosen == std::vector<int32_t>{0, 1, 2});
 }

@@ -5,6 +5,8 @@
 #include <math.h>
 #include <string.h>
 
+#include "kernels/avx2/attention.h"
+
 namespace nautile::avx2 {
 namespace {
 
@@ -78,7 +80,7 @@ inline void load_e2m1(const void* p, float scale, V out[4]) {
 }  // namespace
 
 const Kernels& kernels() {
-  static const Kernels table = {kName, matmul, attend, index_scores, dot, axpy};
+  static const Kernels table = {kName, matmul, attend, index_scores, dot, axpy, top_k};
   return table;
 }
 

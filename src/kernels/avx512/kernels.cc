@@ -5,6 +5,8 @@
 #include <math.h>
 #include <string.h>
 
+#include "kernels/avx512/attention.h"
+
 namespace nautile::avx512 {
 namespace {
 
@@ -71,9 +73,10 @@ inline void load_e2m1(const void* p, float scale, V out[2]) {
 
 }  // namespace
 
-const Kernels& kernels() {
-  static const Kernels table = {kName, matmul, attend, index_scores, dot, axpy};
-  return table;
+const Kernels& kernels(bool dot_products) {
+  static const Kernels table = {kName, matmul, attend_bf16, index_scores_vnni, dot, axpy, top_k};
+  static const Kernels plain = {kName, matmul, attend, index_scores, dot, axpy, top_k};
+  return dot_products ? table : plain;
 }
 
 }  // namespace nautile::avx512

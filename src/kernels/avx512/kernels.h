@@ -5,6 +5,7 @@
 
 namespace nautile::avx512 {
 
-const Kernels& kernels();
+// With the instructions for BF16 and byte products (BF16, VNNI, VBMI) beside the F, BW, VL and DQ of the rest, or without.
+const Kernels& kernels(bool dot_products);
 
 }  // namespace nautile::avx512
