@@ -9,6 +9,8 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "kernels/elements.h"
+
 namespace nautile {
 
 // How a weight matrix [rows, cols] is stored (spec checkpoint.md section 6).
@@ -153,6 +155,7 @@ struct Kernels {
   // y[i] += a * x[i]
   void (*axpy)(float a, const float* x, float* y, size_t count) = nullptr;
   void (*top_k)(const TopKArgs&) = nullptr;
+  Elements elements;
 };
 
 }  // namespace nautile

@@ -4,7 +4,7 @@
 #include <cmath>
 #include <vector>
 
-#include "model/hyper_connection.h"
+#include "kernels/registry.h"
 #include "model/moe.h"
 #include "model/rope.h"
 
@@ -21,28 +21,6 @@ ModelConfig flash_rope() {
 }
 
 }  // namespace
-
-TEST_CASE("mHC coefficients: the self-check vector of the specification") {
-  HyperConnection hc;
-  hc.scale[0] = 0.5f;
-  hc.scale[1] = 0.25f;
-  hc.scale[2] = 1.5f;
-  std::vector<float> mixes;
-  for (int i = 0; i < 24; ++i) {
-    mixes.push_back(static_cast<float>((7 * i) % 11 - 5) / 4);
-    hc.base.push_back(static_cast<float>((5 * i) % 7 - 3) / 8);
-  }
-  const Mixing m = make_mixing(mixes.data(), hc, 4, 20, 1e-6f);
-  const double pre[] = {0.2689424, 0.6224603, 0.4378245, 0.5926676};
-  const double post[] = {1.2153263, 0.9687602, 1.0624187, 0.8146668};
-  const double comb[] = {0.1358101, 0.5331501, 0.1952284, 0.1358104, 0.2856347, 0.0181250, 0.4106048, 0.2856346,
-                         0.1066770, 0.4187812, 0.3678634, 0.1066774, 0.4718771, 0.0299427, 0.0263025, 0.4718766};
-  for (int i = 0; i < 4; ++i) {
-    CHECK(m.pre[i] == doctest::Approx(pre[i]).epsilon(2e-6));
-    CHECK(m.post[i] == doctest::Approx(post[i]).epsilon(2e-6));
-  }
-  for (int i = 0; i < 16; ++i) CHECK(m.comb[i] == doctest::Approx(comb[i]).epsilon(1e-5));
-}
 
 TEST_CASE("rope frequencies of both profiles") {
   const std::vector<float> swa = rope_frequencies(flash_rope(), false), csa = rope_frequencies(flash_rope(), true);
@@ -71,10 +49,11 @@ TEST_CASE("rotation turns adjacent pairs and back") {
     for (size_t i = 0; i < 64; ++i) x[i] = std::sin(static_cast<float>(i));
     const std::vector<float> original = x;
     rope_angles(f, position, cos.data(), sin.data());
-    rotate(x.data(), cos.data(), sin.data(), 32, false);
+    const Elements& elements = find_kernels("auto").value()->elements;
+    elements.rotate(x.data(), cos.data(), sin.data(), 32, false);
     const double angle = static_cast<float>(static_cast<float>(position) * f[3]);
     CHECK(x[6] == doctest::Approx(original[6] * std::cos(angle) - original[7] * std::sin(angle)).epsilon(1e-5));
-    rotate(x.data(), cos.data(), sin.data(), 32, true);
+    elements.rotate(x.data(), cos.data(), sin.data(), 32, true);
     for (size_t i = 0; i < 64; ++i) CHECK(x[i] == doctest::Approx(original[i]).epsilon(1e-5));
   }
 }

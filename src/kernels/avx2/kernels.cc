@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "kernels/avx2/attention.h"
+#include "kernels/avx2/elements.h"
 
 namespace nautile::avx2 {
 namespace {
@@ -80,7 +81,7 @@ inline void load_e2m1(const void* p, float scale, V out[4]) {
 }  // namespace
 
 const Kernels& kernels() {
-  static const Kernels table = {kName, matmul, attend, index_scores, dot, axpy, top_k};
+  static const Kernels table = {kName, matmul, attend, index_scores, dot, axpy, top_k, elements()};
   return table;
 }
 

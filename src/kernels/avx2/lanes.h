@@ -184,6 +184,28 @@ inline void load_e2m1(const void* p, float scale, V out[4]) {
   out[3] = e2m1_values(_mm_srli_si128(second, 8), half);
 }
 
+inline M less_equal(V a, V b) {
+  return _mm256_cmp_ps(a, b, _CMP_LE_OQ);
+}
+inline M equal(I a, I b) {
+  return _mm256_castsi256_ps(_mm256_cmpeq_epi32(a, b));
+}
+// a + 1 where the mask is set.
+inline I count_if(I a, M m) {
+  return _mm256_sub_epi32(a, _mm256_castps_si256(m));
+}
+// The values of E2M1 codes 0 .. 7.
+inline V e2m1_values_of(I codes) {
+  return _mm256_permutevar8x32_ps(_mm256_setr_ps(0.f, 0.5f, 1.f, 1.5f, 2.f, 3.f, 4.f, 6.f), codes);
+}
+// -0 in the lanes 0, 2, ... or 1, 3, ..., 0 elsewhere.
+inline V negative_even() {
+  return _mm256_castsi256_ps(_mm256_set1_epi64x(0x80000000ll));
+}
+inline V negative_odd() {
+  return _mm256_castsi256_ps(_mm256_set1_epi64x(static_cast<long long>(0x8000000000000000ull)));
+}
+
 // Pairs (a, b): b, a.
 inline V swap_pairs(V x) {
   return _mm256_permute_ps(x, 0xb1);

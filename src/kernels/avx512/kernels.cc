@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "kernels/avx512/attention.h"
+#include "kernels/avx512/elements.h"
 
 namespace nautile::avx512 {
 namespace {
@@ -74,8 +75,8 @@ inline void load_e2m1(const void* p, float scale, V out[2]) {
 }  // namespace
 
 const Kernels& kernels(bool dot_products) {
-  static const Kernels table = {kName, matmul, attend_bf16, index_scores_vnni, dot, axpy, top_k};
-  static const Kernels plain = {kName, matmul, attend, index_scores, dot, axpy, top_k};
+  static const Kernels table = {kName, matmul, attend_bf16, index_scores_vnni, dot, axpy, top_k, elements()};
+  static const Kernels plain = {kName, matmul, attend, index_scores, dot, axpy, top_k, elements()};
   return dot_products ? table : plain;
 }
 

@@ -167,6 +167,28 @@ inline void load_e2m1(const void* p, float scale, V out[2]) {
   out[1] = _mm512_permutexvar_ps(_mm512_cvtepu8_epi32(_mm256_extracti128_si256(codes, 1)), table);
 }
 
+inline M less_equal(V a, V b) {
+  return _mm512_cmp_ps_mask(a, b, _CMP_LE_OQ);
+}
+inline M equal(I a, I b) {
+  return _mm512_cmpeq_epi32_mask(a, b);
+}
+// a + 1 where the mask is set.
+inline I count_if(I a, M m) {
+  return _mm512_mask_add_epi32(a, m, a, _mm512_set1_epi32(1));
+}
+// The values of E2M1 codes 0 .. 7.
+inline V e2m1_values_of(I codes) {
+  return _mm512_permutexvar_ps(codes, _mm512_setr_ps(0.f, 0.5f, 1.f, 1.5f, 2.f, 3.f, 4.f, 6.f, 0, 0, 0, 0, 0, 0, 0, 0));
+}
+// -0 in the lanes 0, 2, ... or 1, 3, ..., 0 elsewhere.
+inline V negative_even() {
+  return _mm512_castsi512_ps(_mm512_set1_epi64(0x80000000ll));
+}
+inline V negative_odd() {
+  return _mm512_castsi512_ps(_mm512_set1_epi64(static_cast<long long>(0x8000000000000000ull)));
+}
+
 // Pairs (a, b): b, a.
 inline V swap_pairs(V x) {
   return _mm512_permute_ps(x, 0xb1);

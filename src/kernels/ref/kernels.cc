@@ -2,6 +2,7 @@
 #include "kernels/ref/kernels.h"
 
 #include "kernels/ref/attention.h"
+#include "kernels/ref/elements.h"
 
 #include <cstring>
 
@@ -57,7 +58,7 @@ void matmul(const MatmulArgs& a) {
 }  // namespace
 
 const Kernels& kernels() {
-  static const Kernels table = {"ref", matmul, attend, index_scores, dot, axpy, top_k};
+  static const Kernels table = {"ref", matmul, attend, index_scores, dot, axpy, top_k, elements()};
   return table;
 }
 
