@@ -215,23 +215,25 @@ void AttentionLayer::attend(Step& step, size_t layer, int ratio, const Attention
   const KvLayout& kv = step.runs[0].state->layout().shape().kv;
   const float scale = 1 / std::sqrt(static_cast<float>(dim));
   rows_.resize(std::max(rows_.size(), threads));
-  for (const TokenRun& run : step.runs) {
-    step.pool.for_range(run.count * parts, 1, [&](int worker, size_t begin, size_t end) {
-      RowList& rows = rows_[static_cast<size_t>(worker)];
-      rows.entries = 0;
-      for (size_t task = begin; task < end; ++task) {
-        const size_t t = run.first + task / parts, part = task % parts;
-        const std::span<const std::byte* const> attended = attended_rows(step, run, layer, ratio, t, rows);
-        const size_t first = head_blocks * part / parts * kHeadBlock,
-                     last = std::min(heads, head_blocks * (part + 1) / parts * kHeadBlock);
-        float* o = out + (t * heads + first) * dim;
-        step.kernels.attend({kv, attended.data(), attended.size(), q + (t * heads + first) * dim,
-                             weights.sink.data() + first, last - first, scale, precision, o,
-                             scratch + static_cast<size_t>(worker) * scratch_floats});
-        turn_back(step, ratio, t, o, last - first);
+  step.pool.for_range(step.count() * parts, 1, [&](int worker, size_t begin, size_t end) {
+    RowList& rows = rows_[static_cast<size_t>(worker)];
+    const TokenRun* run = nullptr;
+    for (size_t task = begin; task < end; ++task) {
+      const size_t t = task / parts, part = task % parts;
+      while (run == nullptr || t >= run->first + run->count) {
+        run = run == nullptr ? step.runs.data() : run + 1;
+        rows.entries = 0;
       }
-    });
-  }
+      const std::span<const std::byte* const> attended = attended_rows(step, *run, layer, ratio, t, rows);
+      const size_t first = head_blocks * part / parts * kHeadBlock,
+                   last = std::min(heads, head_blocks * (part + 1) / parts * kHeadBlock);
+      float* o = out + (t * heads + first) * dim;
+      step.kernels.attend({kv, attended.data(), attended.size(), q + (t * heads + first) * dim,
+                           weights.sink.data() + first, last - first, scale, precision, o,
+                           scratch + static_cast<size_t>(worker) * scratch_floats});
+      turn_back(step, ratio, t, o, last - first);
+    }
+  });
 }
 
 // The rows that token t attends: window rows, oldest first, then entries, ascending. The list keeps the entries of the
