@@ -9,6 +9,8 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "kernels/elements.h"
+
 namespace nautile {
 
 // How a weight matrix [rows, cols] is stored (spec checkpoint.md section 6).
@@ -91,8 +93,16 @@ struct KvLayout {
   }
 };
 
+// What the products and weights of an attention may be rounded to.
+enum class AttendPrecision {
+  kFloat,     // nothing
+  kFast,      // queries and weights to BF16, where the instruction set multiplies BF16
+  kOfficial,  // weights to BF16, as the official kernel does (the queries are BF16 already); they are relative to the
+              // maximum over all rows and the sink (official: over the blocks so far, in an order of its own)
+};
+
 // Attention of one token: heads x rows scores, one softmax with the sink in the denominator, weighted sum of the same
-// rows (K = V). Rows are taken in the order given, in blocks of 64 with a running maximum.
+// rows (K = V). Rows are taken in the order given, in blocks of kAttendBlock with a running maximum.
 struct AttendArgs {
   KvLayout kv;
   const std::byte* const* rows = nullptr;  // [row_count]
@@ -101,15 +111,20 @@ struct AttendArgs {
   const float* sink = nullptr;  // [heads]
   size_t heads = 0;
   float scale = 0;
-  // Round the weights to BF16 before the sum, as the official kernel does; they are then relative to the maximum over
-  // all rows and the sink (official: over the blocks so far, in an order of its own).
-  bool round_p = false;
+  AttendPrecision precision = AttendPrecision::kFloat;
   float* out = nullptr;      // [heads, head_dim]
   float* scratch = nullptr;  // attend_scratch_floats(heads, head_dim)
 };
-inline constexpr size_t kAttendBlock = 64;
-inline size_t attend_scratch_floats(size_t heads, size_t head_dim) {
-  return kAttendBlock * head_dim + heads * (kAttendBlock + 2);
+inline constexpr size_t kAttendBlock = 128;
+constexpr size_t attend_lanes(size_t heads) {
+  return (heads + 15) / 16 * 16;
+}
+constexpr size_t attend_padded(size_t head_dim) {
+  return (head_dim + 31) / 32 * 32;
+}
+constexpr size_t attend_scratch_floats(size_t heads, size_t head_dim) {
+  const size_t lanes = attend_lanes(heads), padded = attend_padded(head_dim);
+  return (lanes + kAttendBlock + heads) * padded + (2 * kAttendBlock + 3) * lanes + 16;
 }
 
 // How one index key is stored. kF32: dim floats. kPacked: dim / 2 bytes of E2M1, then dim / 32 E8M0 scales (68 at 128).
@@ -119,17 +134,37 @@ struct IndexLayout {
   size_t row_bytes() const { return format == KvFormat::kF32 ? dim * 4 : dim / 2 + dim / 32; }
 };
 
-// scores[j] = sum_h weights[h] * relu(q[h] . key[j]) over count keys that lie one after the other.
+// scores[t][j] = sum_h weights[t][h] * relu(q[t][h] . key[j]) for a few tokens over `count` keys. Keys lie in blocks of
+// block_keys (a multiple of 16); key j in block j / block_keys. A score depends on its own query and key alone.
 struct IndexScoreArgs {
   IndexLayout layout;
-  const std::byte* keys = nullptr;  // [count, row_bytes]
-  size_t count = 0;
-  const float* q = nullptr;        // [heads, dim]
-  const float* weights = nullptr;  // [heads]
-  size_t heads = 0;
+  const std::byte* const* blocks = nullptr;
+  size_t block_keys = 0, count = 0;
+  const float* q = nullptr;        // [tokens, heads, dim]
+  const float* weights = nullptr;  // [tokens, heads]
+  size_t heads = 0, tokens = 0;
   bool round_bf16 = false;  // round dot, product and sum to BF16, as the official code does
-  float* scores = nullptr;  // [count]
+  float* scores = nullptr;  // [tokens, stride]
+  size_t stride = 0;
+  float* scratch = nullptr;  // index_scratch_floats(heads, dim, tokens)
 };
+inline constexpr size_t kKeyTile = 64;
+constexpr size_t index_scratch_floats(size_t heads, size_t dim, size_t tokens) {
+  const size_t lanes = attend_lanes(heads), padded = attend_padded(dim);
+  return (lanes * tokens + 2 * kKeyTile) * padded + kKeyTile * (lanes + 4) + 4 * lanes * tokens + 64;
+}
+
+// The indices of the k best of scores[0..count), ascending: higher first, lower index on ties, NaN as -infinity.
+// k < count. Exact, without sorting.
+struct TopKArgs {
+  const float* scores = nullptr;
+  size_t count = 0, k = 0;
+  int32_t* chosen = nullptr;   // [k]
+  int32_t* scratch = nullptr;  // top_k_scratch(count, k)
+};
+constexpr size_t top_k_scratch(size_t count, size_t k) {
+  return 2 * (count + 16) + 4 * k + 64;
+}
 
 struct TileKernels;  // kernels/tiles.h
 
@@ -143,6 +178,8 @@ struct Kernels {
   float (*dot)(const float* x, const float* y, size_t count) = nullptr;
   // y[i] += a * x[i]
   void (*axpy)(float a, const float* x, float* y, size_t count) = nullptr;
+  void (*top_k)(const TopKArgs&) = nullptr;
+  Elements elements;
   // How this instruction set multiplies tiles; null where it has rows only.
   const TileKernels* tiles = nullptr;
 };

@@ -6,21 +6,22 @@
 #include <cstring>
 
 #include "model/rope.h"
-#include "model/select.h"
 #include "tensor/formats.h"
-#include "tensor/quantise.h"
 
 namespace nautile {
 namespace {
 
+// Heads that share a pass over the rows when a token's heads are split over the workers.
+constexpr size_t kHeadBlock = 16;
+
 // Writes a finished row in the cache's format.
-void pack_row(const KvLayout& kv, const float* values, std::byte* row) {
+void pack_row(const Elements& elements, const KvLayout& kv, const float* values, std::byte* row) {
   if (kv.format == KvFormat::kF32) {
     std::memcpy(row, values, kv.head_dim * sizeof(float));
     return;
   }
   auto* codes = reinterpret_cast<uint8_t*>(row);
-  fp8_encode(values, kv.nope(), 64, codes, codes + kv.nope() + 2 * kv.rope_dim);
+  elements.fp8_encode(values, kv.nope(), 64, codes, codes + kv.nope() + 2 * kv.rope_dim);
   for (size_t i = 0; i < kv.rope_dim; ++i) {
     const uint16_t half = f32_to_bf16(values[kv.nope() + i]);
     std::memcpy(codes + kv.nope() + 2 * i, &half, sizeof half);
@@ -30,11 +31,7 @@ void pack_row(const KvLayout& kv, const float* values, std::byte* row) {
 // Unweighted RMS over a head. The official code does this in BF16 arithmetic; the reference policy follows it.
 void head_norm(const Step& step, float* q, size_t dim) {
   const float eps = static_cast<float>(step.config.norm_eps);
-  if (!step.policy.round_bf16) {
-    const float factor = 1 / std::sqrt(step.kernels.dot(q, q, dim) / static_cast<float>(dim) + eps);
-    for (size_t i = 0; i < dim; ++i) q[i] *= factor;
-    return;
-  }
+  if (!step.policy.round_bf16) return step.kernels.elements.rms_norm(q, nullptr, dim, eps, q);
   float sum = 0;
   for (size_t i = 0; i < dim; ++i) sum += round_bf16(q[i] * q[i]);
   const float mean = round_bf16(sum / static_cast<float>(dim));
@@ -53,11 +50,16 @@ void AttentionLayer::operator()(Step& step, size_t layer, int ratio, const Atten
   if (ratio != 0) compress(step, layer, ratio, weights, x);
   if (ratio == 4) {
     index_queries(step, weights.indexer, x);
-    select(step, layer);
+    step.clock.enter(Op::kScores);
+    choice_(step, layer, index_q_.floats(0), index_w_.floats(0), weights.indexer.weights_proj.rows,
+            weights.indexer.wq_b.rows / weights.indexer.weights_proj.rows);
   }
+  step.clock.enter(Op::kAttention);
   attend(step, layer, ratio, weights);
+  step.clock.enter(Op::kProjections);
   output(step, weights, y);
 
+  step.clock.enter(Op::kRows);
   // Only now may this step's rows replace older ones in the ring: earlier queries still needed those.
   const size_t row_bytes = step.runs[0].state->layout().shape().kv.row_bytes();
   for (const TokenRun& run : step.runs) {
@@ -74,18 +76,21 @@ void AttentionLayer::queries(Step& step, int ratio, const Attention& weights, co
   const size_t tokens = step.count(), rank = weights.wq_a.rows, width = weights.wq_b.rows;
   const size_t dim = static_cast<size_t>(step.config.head_dim), rope = static_cast<size_t>(step.config.rope_dim);
   float *qr = qr_.floats(tokens * rank), *q = q_.floats(tokens * width);
+  step.clock.enter(Op::kProjections);
   linear_(step, weights.wq_a, x, weights.wq_a.cols, tokens, qr, rank, Rounding::kOfficial);
   rms_norm(step, qr, rank, weights.q_norm, qr, tokens);
   linear_(step, weights.wq_b, qr, rank, tokens, q, width, Rounding::kOfficial);
+  step.clock.enter(Op::kQueries);
   const RopeTable& table = step.rope(ratio);
+  const Elements& elements = step.kernels.elements;
   const size_t heads = width / dim;
-  step.pool.for_range(tokens * heads, heads, [&](int, size_t begin, size_t end) {
+  step.pool.for_range(tokens * heads, kHeadBlock, [&](int, size_t begin, size_t end) {
     for (size_t i = begin; i < end; ++i) {
       const size_t t = i / heads;
       float* head = q + i * dim;
       head_norm(step, head, dim);
-      rotate(head + dim - rope, &table.cos[t * rope / 2], &table.sin[t * rope / 2], rope / 2, false);
-      if (step.policy.round_bf16) round_bf16(head + dim - rope, rope);
+      elements.rotate(head + dim - rope, &table.cos[t * rope / 2], &table.sin[t * rope / 2], rope / 2, false);
+      if (step.policy.round_bf16) elements.round_bf16(head + dim - rope, rope);
     }
   });
 }
@@ -95,14 +100,19 @@ void AttentionLayer::window_keys(Step& step, int ratio, const Attention& weights
   const size_t tokens = step.count(), dim = weights.wkv.rows, rope = static_cast<size_t>(step.config.rope_dim);
   const KvLayout& kv_layout = step.runs[0].state->layout().shape().kv;
   float* kv = kv_.floats(tokens * dim);
+  step.clock.enter(Op::kProjections);
   linear_(step, weights.wkv, x, weights.wkv.cols, tokens, kv, dim, Rounding::kOfficial);
-  rms_norm(step, kv, dim, weights.kv_norm, kv, tokens);
+  step.clock.enter(Op::kRows);
   step_rows_.resize(std::max(step_rows_.size(), tokens * kv_layout.row_bytes()));
   const RopeTable& table = step.rope(ratio);
+  const Elements& elements = step.kernels.elements;
   step.pool.for_range(tokens, 1, [&](int, size_t begin, size_t end) {
     for (size_t t = begin; t < end; ++t) {
-      rotate(kv + t * dim + dim - rope, &table.cos[t * rope / 2], &table.sin[t * rope / 2], rope / 2, false);
-      pack_row(kv_layout, kv + t * dim, step_rows_.data() + t * kv_layout.row_bytes());
+      float* row = kv + t * dim;
+      elements.rms_norm(row, weights.kv_norm.data(), dim, static_cast<float>(step.config.norm_eps), row);
+      if (step.policy.round_bf16) elements.round_bf16(row, dim);
+      elements.rotate(row + dim - rope, &table.cos[t * rope / 2], &table.sin[t * rope / 2], rope / 2, false);
+      pack_row(elements, kv_layout, row, step_rows_.data() + t * kv_layout.row_bytes());
     }
   });
 }
@@ -110,16 +120,16 @@ void AttentionLayer::window_keys(Step& step, int ratio, const Attention& weights
 void AttentionLayer::store_entry(Step& step, const Compressor& compressor, int64_t position, float* values,
                                  std::byte* row) const {
   const size_t dim = compressor.norm.size(), rope = static_cast<size_t>(step.config.rope_dim);
-  const float eps = static_cast<float>(step.config.norm_eps);
-  if (step.policy.round_bf16) round_bf16(values, dim);
-  const float factor = 1 / std::sqrt(step.kernels.dot(values, values, dim) / static_cast<float>(dim) + eps);
-  for (size_t i = 0; i < dim; ++i) values[i] = compressor.norm[i] * (values[i] * factor);
-  if (step.policy.round_bf16) round_bf16(values, dim);
+  const Elements& elements = step.kernels.elements;
+  const bool round = step.policy.round_bf16;
+  if (round) elements.round_bf16(values, dim);
+  elements.rms_norm(values, compressor.norm.data(), dim, static_cast<float>(step.config.norm_eps), values);
+  if (round) elements.round_bf16(values, dim);
   float cos[512], sin[512];
   rope_angles(compress_frequencies_, position, cos, sin);
-  rotate(values + dim - rope, cos, sin, rope / 2, false);
-  if (step.policy.round_bf16) round_bf16(values + dim - rope, rope);
-  if (row != nullptr) pack_row(step.runs[0].state->layout().shape().kv, values, row);
+  elements.rotate(values + dim - rope, cos, sin, rope / 2, false);
+  if (round) elements.round_bf16(values + dim - rope, rope);
+  if (row != nullptr) pack_row(elements, step.runs[0].state->layout().shape().kv, values, row);
 }
 
 void AttentionLayer::store_key(Step& step, const Compressor& compressor, int64_t position, float* values,
@@ -130,27 +140,30 @@ void AttentionLayer::store_key(Step& step, const Compressor& compressor, int64_t
     std::memcpy(row, values, dim * sizeof(float));
     return;
   }
-  round_bf16(values, dim);
-  hadamard(values, dim);
+  const Elements& elements = step.kernels.elements;
+  elements.round_bf16(values, dim);
+  elements.hadamard(values, dim);
   auto* codes = reinterpret_cast<uint8_t*>(row);
-  fp4_encode(values, dim, codes, codes + dim / 2);
+  elements.fp4_encode(values, dim, codes, codes + dim / 2);
 }
 
 // Advances the compressors and writes every entry and key whose last token is in this step.
 void AttentionLayer::compress(Step& step, size_t layer, int ratio, const Attention& weights, const float* x) {
   const size_t dim = weights.compressor.norm.size();
+  step.clock.enter(Op::kProjections);
   entries_.project(step, weights.compressor, ratio, x, 0);
   if (ratio == 4) keys_.project(step, weights.indexer.compressor, ratio, x, 2 * weights.compressor.wkv.rows);
+  step.clock.enter(Op::kRows);
   float* pooled = pooled_.floats(static_cast<size_t>(step.pool.threads()) * dim);
   for (const TokenRun& run : step.runs) {
     const EntryRange range = new_entries(run, ratio);
     step.pool.for_range(static_cast<size_t>(range.last - range.first), 1, [&](int worker, size_t begin, size_t end) {
       float* values = pooled + static_cast<size_t>(worker) * dim;
       for (int64_t j = range.first + static_cast<int64_t>(begin); j < range.first + static_cast<int64_t>(end); ++j) {
-        entries_.pool(run, layer, j, values);
+        entries_.pool(step.kernels, run, layer, j, values);
         store_entry(step, weights.compressor, j * ratio, values, run.state->writable_entry(layer, j));
         if (ratio == 4) {
-          keys_.pool(run, layer, j, values);
+          keys_.pool(step.kernels, run, layer, j, values);
           store_key(step, weights.indexer.compressor, j * ratio, values, run.state->writable_key(layer, j));
         }
       }
@@ -165,118 +178,100 @@ void AttentionLayer::index_queries(Step& step, const Indexer& indexer, const flo
   const size_t tokens = step.count(), width = indexer.wq_b.rows, heads = indexer.weights_proj.rows, dim = width / heads;
   const size_t rope = static_cast<size_t>(step.config.rope_dim);
   float *q = index_q_.floats(tokens * width), *w = index_w_.floats(tokens * heads);
+  step.clock.enter(Op::kProjections);
   linear_(step, indexer.wq_b, qr_.floats(0), indexer.wq_b.cols, tokens, q, width, Rounding::kOfficial);
   linear_(step, indexer.weights_proj, x, indexer.weights_proj.cols, tokens, w, heads, Rounding::kOutput);
   const float scale = 1 / std::sqrt(static_cast<float>(dim)) / std::sqrt(static_cast<float>(heads));
+  step.clock.enter(Op::kQueries);
   const RopeTable& table = step.compress_rope;
-  step.pool.for_range(tokens, 1, [&](int, size_t begin, size_t end) {
-    for (size_t t = begin; t < end; ++t) {
-      for (size_t h = 0; h < heads; ++h) {
-        float* head = q + t * width + h * dim;
-        rotate(head + dim - rope, &table.cos[t * rope / 2], &table.sin[t * rope / 2], rope / 2, false);
-        if (!step.policy.quantise_cache) continue;
-        round_bf16(head, dim);
-        hadamard(head, dim);
-        fp4_quantise(head, dim);
-      }
-      for (size_t h = 0; h < heads; ++h) w[t * heads + h] *= scale;
-      if (step.policy.round_bf16) round_bf16(w + t * heads, heads);
+  const Elements& elements = step.kernels.elements;
+  step.pool.for_range(tokens * heads, kHeadBlock, [&](int, size_t begin, size_t end) {
+    for (size_t i = begin; i < end; ++i) {
+      const size_t t = i / heads;
+      float* head = q + i * dim;
+      elements.rotate(head + dim - rope, &table.cos[t * rope / 2], &table.sin[t * rope / 2], rope / 2, false);
+      w[i] *= scale;
+      if (step.policy.round_bf16) w[i] = round_bf16(w[i]);
+      if (!step.policy.quantise_cache) continue;
+      elements.round_bf16(head, dim);
+      elements.hadamard(head, dim);
+      elements.fp4_quantise(head, dim);
     }
   });
 }
 
-// The entries each CSA query attends: all visible ones while they are few, else the best index_topk.
-void AttentionLayer::select(Step& step, size_t layer) {
-  const size_t heads = static_cast<size_t>(step.config.index_heads),
-               dim = static_cast<size_t>(step.config.index_head_dim);
-  const int64_t topk = step.config.index_topk;
-  const size_t threads = static_cast<size_t>(step.pool.threads());
-  chosen_.resize(std::max(chosen_.size(), step.count()));
-  select_work_.resize(threads);
-  for (const TokenRun& run : step.runs) {
-    const CacheLayout& layout = run.state->layout();
-    const int64_t per_block = static_cast<int64_t>(layout.layer(layer).entries_a_block);
-    const int64_t most = visible_entries(run.end() - 1, 4);
-    float* scores = most > topk ? scores_.floats(threads * static_cast<size_t>(most)) : nullptr;
-    auto score = [&](size_t t, int64_t first, int64_t last, float* out) {
-      while (first < last) {
-        const int64_t count = std::min(last, (first / per_block + 1) * per_block) - first;
-        step.kernels.index_scores({layout.shape().index, run.state->key(layer, first), static_cast<size_t>(count),
-                                   index_q_.floats(0) + t * heads * dim, index_w_.floats(0) + t * heads, heads,
-                                   step.policy.round_bf16, out + first});
-        first += count;
-      }
-    };
-    auto choose = [&](size_t t, int worker, float* out, bool scored) {
-      const int64_t visible = visible_entries(step.positions[t], 4);
-      if (visible > topk && !scored) score(t, 0, visible, out);
-      select_top_k(out, visible, std::min(topk, visible), select_work_[static_cast<size_t>(worker)], chosen_[t]);
-    };
-    if (run.count >= threads) {
-      step.pool.for_range(run.count, 1, [&](int worker, size_t begin, size_t end) {
-        for (size_t i = begin; i < end; ++i) {
-          choose(run.first + i, worker,
-                 scores == nullptr ? nullptr : scores + static_cast<size_t>(worker) * static_cast<size_t>(most), false);
-        }
-      });
-      continue;
-    }
-    for (size_t t = run.first; t < run.first + run.count; ++t) {
-      const int64_t visible = visible_entries(step.positions[t], 4);
-      if (visible > topk) {
-        step.pool.for_range(static_cast<size_t>(visible), static_cast<size_t>(per_block),
-                            [&](int, size_t begin, size_t end) {
-                              score(t, static_cast<int64_t>(begin), static_cast<int64_t>(end), scores);
-                            });
-      }
-      choose(t, 0, scores, true);
-    }
-  }
-}
-
 // o = softmax over window and entries, split over tokens, and over heads when tokens are few.
 void AttentionLayer::attend(Step& step, size_t layer, int ratio, const Attention& weights) {
-  const size_t dim = static_cast<size_t>(step.config.head_dim), heads = weights.sink.size(),
-               rope = static_cast<size_t>(step.config.rope_dim);
+  const size_t dim = static_cast<size_t>(step.config.head_dim), heads = weights.sink.size();
   const size_t threads = static_cast<size_t>(step.pool.threads());
-  const size_t parts = step.count() >= 2 * threads ? 1 : std::min(heads, threads);
+  const size_t head_blocks = (heads + kHeadBlock - 1) / kHeadBlock;
+  const size_t parts = step.count() >= 2 * threads ? 1 : std::min(head_blocks, threads);
   const size_t scratch_floats = attend_scratch_floats(heads, dim);
   float *q = q_.floats(0), *out = out_.floats(step.count() * heads * dim),
         *scratch = scratch_.floats(threads * scratch_floats);
-  rows_.resize(threads);
-  const RopeTable& table = step.rope(ratio);
-  for (const TokenRun& run : step.runs) {
-    const CacheLayout& layout = run.state->layout();
-    const size_t row_bytes = layout.shape().kv.row_bytes();
-    const int64_t window = static_cast<int64_t>(layout.shape().window);
-    step.pool.for_range(run.count * parts, 1, [&](int worker, size_t begin, size_t end) {
-      std::vector<const std::byte*>& rows = rows_[static_cast<size_t>(worker)];
-      for (size_t task = begin; task < end; ++task) {
-        const size_t t = run.first + task / parts, part = task % parts;
-        const int64_t position = step.positions[t];
-        rows.clear();
-        for (int64_t p = std::max(run.state->first_position(layer), position - window + 1); p <= position; ++p) {
-          rows.push_back(p >= run.begin
-                             ? step_rows_.data() + (run.first + static_cast<size_t>(p - run.begin)) * row_bytes
-                             : run.state->window_row(layer, p));
-        }
-        if (ratio == 4) {
-          for (const int32_t j : chosen_[t]) rows.push_back(run.state->entry(layer, j));
-        } else if (ratio != 0) {
-          for (int64_t j = 0; j < visible_entries(position, ratio); ++j) rows.push_back(run.state->entry(layer, j));
-        }
-        const size_t first = heads * part / parts, last = heads * (part + 1) / parts;
-        float* o = out + (t * heads + first) * dim;
-        step.kernels.attend({layout.shape().kv, rows.data(), rows.size(), q + (t * heads + first) * dim,
-                             weights.sink.data() + first, last - first, 1 / std::sqrt(static_cast<float>(dim)),
-                             step.policy.round_bf16, o, scratch + static_cast<size_t>(worker) * scratch_floats});
-        for (size_t h = first; h < last; ++h, o += dim) {
-          if (step.policy.round_bf16) round_bf16(o, dim);
-          rotate(o + dim - rope, &table.cos[t * rope / 2], &table.sin[t * rope / 2], rope / 2, true);
-          if (step.policy.round_bf16) round_bf16(o + dim - rope, rope);
-        }
+  const AttendPrecision precision = step.policy.round_bf16       ? AttendPrecision::kOfficial
+                                    : step.policy.quantise_cache ? AttendPrecision::kFast
+                                                                 : AttendPrecision::kFloat;
+  const KvLayout& kv = step.runs[0].state->layout().shape().kv;
+  const float scale = 1 / std::sqrt(static_cast<float>(dim));
+  rows_.resize(std::max(rows_.size(), threads));
+  step.pool.for_range(step.count() * parts, 1, [&](int worker, size_t begin, size_t end) {
+    RowList& rows = rows_[static_cast<size_t>(worker)];
+    const TokenRun* run = nullptr;
+    for (size_t task = begin; task < end; ++task) {
+      const size_t t = task / parts, part = task % parts;
+      while (run == nullptr || t >= run->first + run->count) {
+        run = run == nullptr ? step.runs.data() : run + 1;
+        rows.entries = 0;
       }
-    });
+      const std::span<const std::byte* const> attended = attended_rows(step, *run, layer, ratio, t, rows);
+      const size_t first = head_blocks * part / parts * kHeadBlock,
+                   last = std::min(heads, head_blocks * (part + 1) / parts * kHeadBlock);
+      float* o = out + (t * heads + first) * dim;
+      step.kernels.attend({kv, attended.data(), attended.size(), q + (t * heads + first) * dim,
+                           weights.sink.data() + first, last - first, scale, precision, o,
+                           scratch + static_cast<size_t>(worker) * scratch_floats});
+      turn_back(step, ratio, t, o, last - first);
+    }
+  });
+}
+
+// The rows that token t attends: window rows, oldest first, then entries, ascending. The list keeps the entries of the
+// token before it where they are the same.
+std::span<const std::byte* const> AttentionLayer::attended_rows(Step& step, const TokenRun& run, size_t layer, int ratio,
+                                                                size_t t, RowList& list) {
+  const CacheLayout& layout = run.state->layout();
+  const size_t row_bytes = layout.shape().kv.row_bytes(), window = layout.shape().window;
+  const int64_t position = step.positions[t];
+  const size_t in_window = std::min(window, static_cast<size_t>(position + 1 - run.state->first_position(layer)));
+  const size_t visible = static_cast<size_t>(visible_entries(position, ratio));
+  const std::span<const int32_t> chosen = ratio == 4 ? choice_.chosen(t) : std::span<const int32_t>();
+  const size_t entries = chosen.empty() ? visible : chosen.size();
+  if (list.rows.size() < window + entries) list.rows.resize(window + entries);
+  const std::byte** at = list.rows.data() + window - in_window;
+  for (int64_t p = position + 1 - static_cast<int64_t>(in_window); p <= position; ++p) {
+    *at++ = p >= run.begin ? step_rows_.data() + (run.first + static_cast<size_t>(p - run.begin)) * row_bytes
+                           : run.state->window_row(layer, p);
+  }
+  if (chosen.empty()) {
+    for (size_t j = list.entries; j < entries; ++j) at[j] = run.state->entry(layer, static_cast<int64_t>(j));
+    list.entries = entries;
+  } else {
+    for (size_t j = 0; j < entries; ++j) at[j] = run.state->entry(layer, chosen[j]);
+    list.entries = 0;
+  }
+  return {list.rows.data() + window - in_window, in_window + entries};
+}
+
+// The inverse rotation of a token's outputs.
+void AttentionLayer::turn_back(const Step& step, int ratio, size_t t, float* o, size_t heads) const {
+  const size_t dim = static_cast<size_t>(step.config.head_dim), rope = static_cast<size_t>(step.config.rope_dim);
+  const RopeTable& table = step.rope(ratio);
+  const Elements& elements = step.kernels.elements;
+  for (size_t h = 0; h < heads; ++h, o += dim) {
+    if (step.policy.round_bf16) elements.round_bf16(o, dim);
+    elements.rotate(o + dim - rope, &table.cos[t * rope / 2], &table.sin[t * rope / 2], rope / 2, true);
+    if (step.policy.round_bf16) elements.round_bf16(o + dim - rope, rope);
   }
 }
 

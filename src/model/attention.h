@@ -4,6 +4,7 @@
 
 #include "model/linear.h"
 #include "model/pooling.h"
+#include "model/select.h"
 #include "model/weights.h"
 
 namespace nautile {
@@ -17,12 +18,20 @@ class AttentionLayer {
   void operator()(Step& step, size_t layer, int ratio, const Attention& weights, const float* x, float* y);
 
  private:
+  // A worker's rows of the query at hand: [window + entries], the window's part filled from its end.
+  struct RowList {
+    std::vector<const std::byte*> rows;
+    size_t entries = 0;  // entries 0, 1, ... of the run at hand that stand there already
+  };
+
   void queries(Step& step, int ratio, const Attention& weights, const float* x);
   void window_keys(Step& step, int ratio, const Attention& weights, const float* x);
   void compress(Step& step, size_t layer, int ratio, const Attention& weights, const float* x);
   void index_queries(Step& step, const Indexer& indexer, const float* x);
-  void select(Step& step, size_t layer);
   void attend(Step& step, size_t layer, int ratio, const Attention& weights);
+  std::span<const std::byte* const> attended_rows(Step& step, const TokenRun& run, size_t layer, int ratio, size_t t,
+                                                  RowList& list);
+  void turn_back(const Step& step, int ratio, size_t t, float* o, size_t heads) const;
   void output(Step& step, const Attention& weights, float* y);
 
   // A finished entry: norm, rotation at its first token, then stored as a cache row or an index key.
@@ -32,11 +41,10 @@ class AttentionLayer {
   std::vector<float> compress_frequencies_;
   Linear linear_;
   WindowRows entries_, keys_;
-  Buffer qr_, q_, kv_, out_, low_, index_q_, index_w_, scratch_, pooled_, scores_;
-  std::vector<std::byte> step_rows_;                 // this step's window rows: [tokens, kv row]
-  std::vector<std::vector<int32_t>> chosen_;         // CSA: entries of each token, ascending
-  std::vector<std::vector<int32_t>> select_work_;    // by worker
-  std::vector<std::vector<const std::byte*>> rows_;  // by worker: the rows of the query at hand
+  EntryChoice choice_;
+  Buffer qr_, q_, kv_, out_, low_, index_q_, index_w_, scratch_, pooled_;
+  std::vector<std::byte> step_rows_;  // this step's window rows: [tokens, kv row]
+  std::vector<RowList> rows_;  // by worker
 };
 
 }  // namespace nautile

@@ -54,9 +54,11 @@ Result<ForwardOutput> Forward::operator()(std::span<const BatchItem> batch, Logi
   float* streams = streams_.floats(step.count() * m * d);
   float* embedded = embedded_.floats(step.count() * d);
   embed(step, embedded);
-  for (size_t t = 0; t < step.count(); ++t) {
-    for (size_t j = 0; j < m; ++j) std::memcpy(streams + (t * m + j) * d, embedded + t * d, d * sizeof(float));
-  }
+  pool_.for_range(step.count(), 1, [&](int, size_t begin, size_t end) {
+    for (size_t t = begin; t < end; ++t) {
+      for (size_t j = 0; j < m; ++j) std::memcpy(streams + (t * m + j) * d, embedded + t * d, d * sizeof(float));
+    }
+  });
   for (size_t i = 0; i < weights_.layers.size(); ++i) layer(step, i, weights_.layers[i], streams);
 
   for (const TokenRun& run : batch_runs) run.state->advance(static_cast<int64_t>(run.count));
@@ -68,15 +70,20 @@ void Forward::layer(Step& step, size_t index, const Layer& layer, float* streams
   const size_t d = static_cast<size_t>(step.config.hidden);
   float *u = u_.floats(step.count() * d), *x = x_.floats(step.count() * d), *y = y_.floats(step.count() * d);
 
+  clock_.enter(Op::kStreams);
   hyper_.collapse(step, layer.hc_attn, streams, u, mixing_);
   rms_norm(step, u, d, layer.attn_norm, x, step.count());
   attention_(step, index, layer.ratio, layer.attn, x, y);
+  clock_.enter(Op::kStreams);
   hyper_.expand(step, mixing_, y, streams);
 
   hyper_.collapse(step, layer.hc_ffn, streams, u, mixing_);
   rms_norm(step, u, d, layer.ffn_norm, x, step.count());
+  clock_.enter(Op::kExperts);
   moe_(step, layer.moe, x, y);
+  clock_.enter(Op::kStreams);
   hyper_.expand(step, mixing_, y, streams);
+  clock_.enter(Op::kOther);
 }
 
 Result<ForwardOutput> Forward::draft(std::span<const BatchItem> batch, std::span<const float> streams, Logits wanted) {
@@ -150,13 +157,13 @@ Result<std::vector<TokenRun>> Forward::runs(std::span<const BatchItem> batch, bo
 }
 
 Step Forward::make_step(std::span<const TokenRun> runs) {
-  Step step{weights_.config, policy_, pool_, kernels_, runs, tokens_, {}, {}, {}};
+  positions_.clear();
   for (const TokenRun& run : runs) {
-    for (int64_t p = run.begin; p < run.end(); ++p) step.positions.push_back(p);
+    for (int64_t p = run.begin; p < run.end(); ++p) positions_.push_back(p);
   }
-  step.window_rope = rope_table(window_frequencies_, step.positions);
-  step.compress_rope = rope_table(compress_frequencies_, step.positions);
-  return step;
+  rope_table(window_frequencies_, positions_, window_rope_);
+  rope_table(compress_frequencies_, positions_, compress_rope_);
+  return Step{weights_.config, policy_, pool_, kernels_, clock_, runs, tokens_, positions_, window_rope_, compress_rope_};
 }
 
 // out[t] = embed[token t], [tokens, D]
@@ -180,6 +187,7 @@ void Forward::embed(Step& step, float* out) {
 std::span<const float> Forward::head(Step& step, const HyperHead& head, const std::vector<float>& norm,
                                      const float* streams, std::span<const BatchItem> batch, Logits wanted) {
   if (wanted == Logits::kNone) return {};
+  clock_.enter(Op::kHead);
   const size_t d = static_cast<size_t>(step.config.hidden), width = static_cast<size_t>(step.config.hc_mult) * d;
   size_t rows = step.count();
   if (wanted != Logits::kAll) {
@@ -201,6 +209,7 @@ std::span<const float> Forward::head(Step& step, const HyperHead& head, const st
   const size_t vocab = weights_.head.rows;
   float* logits = logits_.floats(rows * vocab);
   linear_(step, weights_.head, x, d, rows, logits, vocab, Rounding::kNone);
+  clock_.enter(Op::kOther);
   return {logits, rows * vocab};
 }
 

@@ -47,6 +47,9 @@ class Forward {
   // Routed experts whose weights have been read since construction: what a step costs beyond the dense part.
   uint64_t experts_read() const { return moe_.experts_read(); }
 
+  // Where the time of the steps went since it was last reset.
+  OpClock& clock() { return clock_; }
+
   // Runs the batch and advances the states. kInvalidArgument names an empty item, a token outside the vocabulary, a
   // sequence that would pass max_positions, or a state named twice; then nothing has changed.
   Result<ForwardOutput> operator()(std::span<const BatchItem> batch, Logits wanted);
@@ -77,6 +80,9 @@ class Forward {
   Linear linear_;
   std::vector<Mixing> mixing_;
   std::vector<int32_t> tokens_;
+  std::vector<int64_t> positions_;
+  RopeTable window_rope_, compress_rope_;
+  OpClock clock_;
   Buffer streams_, drafted_, u_, x_, y_, embedded_, projected_, gathered_, logits_;
 };
 

@@ -6,16 +6,12 @@
 
 namespace nautile {
 
-// The coefficients of one token, M = hc_mult <= kMaxStreams.
-inline constexpr size_t kMaxStreams = 8;
+// The coefficients of one token, M = hc_mult <= kMaxStreams (kernels/elements.h).
 struct Mixing {
   float pre[kMaxStreams];
   float post[kMaxStreams];
   float comb[kMaxStreams * kMaxStreams];  // comb[j * M + k]: from old stream j to new stream k
 };
-
-// From the 2M + M*M raw mixes to coefficients: sigmoids, row softmax, Sinkhorn (spec model.md 3.3, steps 3 and 4).
-Mixing make_mixing(const float* mixes, const HyperConnection& hc, size_t streams, int iterations, float eps);
 
 class HyperConnections {
  public:

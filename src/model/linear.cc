@@ -65,10 +65,8 @@ void rms_norm(Step& step, const float* x, size_t width, const std::vector<float>
   const float eps = static_cast<float>(step.config.norm_eps);
   step.pool.for_range(tokens, 1, [&](int, size_t begin, size_t end) {
     for (size_t t = begin; t < end; ++t) {
-      const float* row = x + t * width;
-      const float factor = 1 / std::sqrt(step.kernels.dot(row, row, width) / static_cast<float>(width) + eps);
-      for (size_t i = 0; i < width; ++i) out[t * width + i] = weight[i] * (row[i] * factor);
-      if (step.policy.round_bf16) round_bf16(out + t * width, width);
+      step.kernels.elements.rms_norm(x + t * width, weight.data(), width, eps, out + t * width);
+      if (step.policy.round_bf16) step.kernels.elements.round_bf16(out + t * width, width);
     }
   });
 }

@@ -2,13 +2,11 @@
 #include <doctest/doctest.h>
 
 #include <cmath>
-#include <limits>
 #include <vector>
 
-#include "model/hyper_connection.h"
+#include "kernels/registry.h"
 #include "model/moe.h"
 #include "model/rope.h"
-#include "model/select.h"
 
 using namespace nautile;
 
@@ -23,28 +21,6 @@ ModelConfig flash_rope() {
 }
 
 }  // namespace
-
-TEST_CASE("mHC coefficients: the self-check vector of the specification") {
-  HyperConnection hc;
-  hc.scale[0] = 0.5f;
-  hc.scale[1] = 0.25f;
-  hc.scale[2] = 1.5f;
-  std::vector<float> mixes;
-  for (int i = 0; i < 24; ++i) {
-    mixes.push_back(static_cast<float>((7 * i) % 11 - 5) / 4);
-    hc.base.push_back(static_cast<float>((5 * i) % 7 - 3) / 8);
-  }
-  const Mixing m = make_mixing(mixes.data(), hc, 4, 20, 1e-6f);
-  const double pre[] = {0.2689424, 0.6224603, 0.4378245, 0.5926676};
-  const double post[] = {1.2153263, 0.9687602, 1.0624187, 0.8146668};
-  const double comb[] = {0.1358101, 0.5331501, 0.1952284, 0.1358104, 0.2856347, 0.0181250, 0.4106048, 0.2856346,
-                         0.1066770, 0.4187812, 0.3678634, 0.1066774, 0.4718771, 0.0299427, 0.0263025, 0.4718766};
-  for (int i = 0; i < 4; ++i) {
-    CHECK(m.pre[i] == doctest::Approx(pre[i]).epsilon(2e-6));
-    CHECK(m.post[i] == doctest::Approx(post[i]).epsilon(2e-6));
-  }
-  for (int i = 0; i < 16; ++i) CHECK(m.comb[i] == doctest::Approx(comb[i]).epsilon(1e-5));
-}
 
 TEST_CASE("rope frequencies of both profiles") {
   const std::vector<float> swa = rope_frequencies(flash_rope(), false), csa = rope_frequencies(flash_rope(), true);
@@ -73,10 +49,11 @@ TEST_CASE("rotation turns adjacent pairs and back") {
     for (size_t i = 0; i < 64; ++i) x[i] = std::sin(static_cast<float>(i));
     const std::vector<float> original = x;
     rope_angles(f, position, cos.data(), sin.data());
-    rotate(x.data(), cos.data(), sin.data(), 32, false);
+    const Elements& elements = find_kernels("auto").value()->elements;
+    elements.rotate(x.data(), cos.data(), sin.data(), 32, false);
     const double angle = static_cast<float>(static_cast<float>(position) * f[3]);
     CHECK(x[6] == doctest::Approx(original[6] * std::cos(angle) - original[7] * std::sin(angle)).epsilon(1e-5));
-    rotate(x.data(), cos.data(), sin.data(), 32, true);
+    elements.rotate(x.data(), cos.data(), sin.data(), 32, true);
     for (size_t i = 0; i < 64; ++i) CHECK(x[i] == doctest::Approx(original[i]).epsilon(1e-5));
   }
 }
@@ -104,16 +81,4 @@ TEST_CASE("experts: biased choice, unbiased weights, lower id on ties, ascending
   choose_experts(scores, nullptr, 5, 2, 1.f, table, weights, true);
   CHECK((table[0] == 2 && table[1] == 4));
   CHECK(weights[0] == doctest::Approx(2.0 / 3));
-}
-
-TEST_CASE("top-k is exact, breaks ties downwards and never picks NaN before a number") {
-  std::vector<int32_t> work, chosen;
-  const float nan = std::numeric_limits<float>::quiet_NaN();
-  const std::vector<float> scores = {1, 3, nan, 3, 2, 3, -1};
-  select_top_k(scores.data(), 7, 2, work, chosen);
-  CHECK(chosen == std::vector<int32_t>{1, 3});
-  select_top_k(scores.data(), 7, 6, work, chosen);
-  CHECK(chosen == std::vector<int32_t>{0, 1, 3, 4, 5, 6});
-  select_top_k(scores.data(), 3, 9, work, chosen);
-  CHECK(chosen == std::vector<int32_t>{0, 1, 2});
 }

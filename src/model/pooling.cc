@@ -1,11 +1,15 @@
-// Projection, per-channel softmax pooling, and the open window kept between steps.
+// Projection, the candidates of an entry, and the open window kept between steps.
 #include "model/pooling.h"
 
 #include <algorithm>
-#include <cmath>
 #include <cstring>
 
 namespace nautile {
+namespace {
+
+constexpr size_t kTokenGrain = 8;  // fewer are not worth a second thread
+
+}  // namespace
 
 void WindowRows::project(Step& step, const Compressor& compressor, int ratio, const float* x, size_t offset) {
   ratio_ = ratio;
@@ -16,11 +20,12 @@ void WindowRows::project(Step& step, const Compressor& compressor, int ratio, co
   rows_ = rows_buffer_.floats(step.count() * stride);
   linear_(step, compressor.wkv, x, compressor.wkv.cols, step.count(), rows_, stride, Rounding::kNone);
   linear_(step, compressor.wgate, x, compressor.wgate.cols, step.count(), rows_ + channels_, stride, Rounding::kNone);
-  for (size_t t = 0; t < step.count(); ++t) {
-    const float* ape = compressor.ape.data() + static_cast<size_t>(step.positions[t] % ratio) * channels_;
-    float* gate = rows_ + t * stride + channels_;
-    for (size_t i = 0; i < channels_; ++i) gate[i] += ape[i];
-  }
+  step.pool.for_range(step.count(), kTokenGrain, [&](int, size_t begin, size_t end) {
+    for (size_t t = begin; t < end; ++t) {
+      const float* ape = compressor.ape.data() + static_cast<size_t>(step.positions[t] % ratio) * channels_;
+      step.kernels.axpy(1.f, ape, rows_ + t * stride + channels_, channels_);
+    }
+  });
 }
 
 const float* WindowRows::row(const TokenRun& run, size_t layer, int64_t position) const {
@@ -28,7 +33,7 @@ const float* WindowRows::row(const TokenRun& run, size_t layer, int64_t position
   return run.state->state_row(layer, position) + offset_;
 }
 
-void WindowRows::pool(const TokenRun& run, size_t layer, int64_t index, float* out) const {
+void WindowRows::pool(const Kernels& kernels, const TokenRun& run, size_t layer, int64_t index, float* out) const {
   constexpr size_t kMaxCandidates = kBlockTokens;
   const float* kv[kMaxCandidates];
   const float* gate[kMaxCandidates];
@@ -41,17 +46,7 @@ void WindowRows::pool(const TokenRun& run, size_t layer, int64_t index, float* o
     gate[count] = r + channels_;
     ++count;
   }
-  for (size_t i = 0; i < width_; ++i) {
-    float most = gate[0][i];
-    for (size_t c = 1; c < count; ++c) most = std::max(most, gate[c][i]);
-    float total = 0, sum = 0;
-    for (size_t c = 0; c < count; ++c) {
-      const float p = std::exp(gate[c][i] - most);
-      total += p;
-      sum += p * kv[c][i];
-    }
-    out[i] = sum / total;
-  }
+  kernels.elements.pool({kv, gate, count, width_, out});
 }
 
 void WindowRows::store(const TokenRun& run, size_t layer) const {

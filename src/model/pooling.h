@@ -16,7 +16,7 @@ class WindowRows {
   // Projects x [tokens, D] into kv and gate rows. `offset`: where this compressor's kv stands in a state row (floats).
   void project(Step& step, const Compressor& compressor, int ratio, const float* x, size_t offset);
   // Entry `index` of run's sequence before its norm, [width].
-  void pool(const TokenRun& run, size_t layer, int64_t index, float* out) const;
+  void pool(const Kernels& kernels, const TokenRun& run, size_t layer, int64_t index, float* out) const;
   // Keeps the rows that later steps may pool.
   void store(const TokenRun& run, size_t layer) const;
 

@@ -1,4 +1,4 @@
-// Frequencies with YaRN, angles, rotation.
+// Frequencies with YaRN, angles.
 #include "model/rope.h"
 
 #include <algorithm>
@@ -39,20 +39,12 @@ void rope_angles(std::span<const float> frequencies, int64_t position, float* co
   }
 }
 
-RopeTable rope_table(std::span<const float> frequencies, std::span<const int64_t> positions) {
+void rope_table(std::span<const float> frequencies, std::span<const int64_t> positions, RopeTable& table) {
   const size_t pairs = frequencies.size();
-  RopeTable table{std::vector<float>(positions.size() * pairs), std::vector<float>(positions.size() * pairs)};
+  table.cos.resize(std::max(table.cos.size(), positions.size() * pairs));
+  table.sin.resize(table.cos.size());
   for (size_t t = 0; t < positions.size(); ++t) {
     rope_angles(frequencies, positions[t], table.cos.data() + t * pairs, table.sin.data() + t * pairs);
-  }
-  return table;
-}
-
-void rotate(float* values, const float* cos, const float* sin, size_t pairs, bool inverse) {
-  for (size_t i = 0; i < pairs; ++i) {
-    const float a = values[2 * i], b = values[2 * i + 1], s = inverse ? -sin[i] : sin[i];
-    values[2 * i] = a * cos[i] - b * s;
-    values[2 * i + 1] = a * s + b * cos[i];
   }
 }
 

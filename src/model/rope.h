@@ -1,4 +1,5 @@
-// Rotary positions (spec model.md 4.1): the last rope_dim values of a vector, as adjacent pairs.
+// Rotary positions (spec model.md 4.1): the last rope_dim values of a vector, as adjacent pairs, turned by
+// Elements::rotate.
 //
 // Thread-safety: pure functions.
 #pragma once
@@ -19,9 +20,7 @@ std::vector<float> rope_frequencies(const ModelConfig& config, bool compressed);
 // cos, sin of one position: the product is rounded to float first, as the official code does. cos, sin: [pairs]
 void rope_angles(std::span<const float> frequencies, int64_t position, float* cos, float* sin);
 
-RopeTable rope_table(std::span<const float> frequencies, std::span<const int64_t> positions);
-
-// Rotates `pairs` pairs in place; `inverse` turns back.
-void rotate(float* values, const float* cos, const float* sin, size_t pairs, bool inverse);
+// The angles of every position, into a table that only grows.
+void rope_table(std::span<const float> frequencies, std::span<const int64_t> positions, RopeTable& table);
 
 }  // namespace nautile

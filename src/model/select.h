@@ -1,14 +1,42 @@
-// Exact top-k of index scores: higher score first, lower index on ties, result ascending (spec model.md 6.5).
+// The indexer's choice: which compressed entries each CSA query attends (spec model.md 6.4, 6.5).
 #pragma once
 
-#include <cstdint>
+#include <span>
 #include <vector>
+
+#include "model/step.h"
 
 namespace nautile {
 
-// Fills `chosen` with the indices of the k best of scores[0..count), ascending. NaN counts as -infinity.
-// `work` is scratch that only grows.
-void select_top_k(const float* scores, int64_t count, int64_t k, std::vector<int32_t>& work,
-                  std::vector<int32_t>& chosen);
+class EntryChoice {
+ public:
+  // Scores every visible entry of layer `layer` for each query of the step and keeps the best index_topk. Queries that
+  // see no more than that take all of them, unscored. q: [tokens, heads, dim], weights: [tokens, heads]
+  void operator()(Step& step, size_t layer, const float* q, const float* weights, size_t heads, size_t dim);
+
+  // Entries of token t, ascending. Empty when it attends every entry that it sees.
+  std::span<const int32_t> chosen(size_t t) const { return {chosen_.data() + t * topk_, counts_[t]}; }
+
+ private:
+  // A worker's own memory.
+  struct Work {
+    std::vector<const std::byte*> blocks;
+    Buffer scratch, scores;
+    std::vector<int32_t> top_k;
+  };
+  // Consecutive tokens of one run that are scored together.
+  struct Queries {
+    const TokenRun* run;
+    size_t first, count;
+  };
+  void choose(const Step& step, size_t t, const float* scores, Work& work);
+
+  size_t topk_ = 0;
+  std::vector<int32_t> chosen_;  // [tokens, topk]
+  std::vector<size_t> counts_;   // [tokens]
+  std::vector<Queries> queries_;
+  std::vector<Work> work_;  // by worker
+  Buffer scores_;           // of one token whose keys are split over the workers
+};
 
 }  // namespace nautile

@@ -9,6 +9,7 @@
 #include "kernels/ops.h"
 #include "model/config.h"
 #include "model/numerics.h"
+#include "model/op_clock.h"
 #include "sys/threads.h"
 
 namespace nautile {
@@ -32,10 +33,11 @@ struct Step {
   const Policy policy;
   ThreadPool& pool;
   const Kernels& kernels;
+  OpClock& clock;
   std::span<const TokenRun> runs;
-  std::span<const int32_t> tokens;  // ids
-  std::vector<int64_t> positions;   // [tokens]
-  RopeTable window_rope, compress_rope;
+  std::span<const int32_t> tokens;     // ids
+  std::span<const int64_t> positions;  // [tokens]
+  const RopeTable &window_rope, &compress_rope;
 
   size_t count() const { return tokens.size(); }
   const RopeTable& rope(int ratio) const { return ratio == 0 ? window_rope : compress_rope; }

@@ -5,6 +5,9 @@
 #include <math.h>
 #include <string.h>
 
+#include "kernels/avx2/attention.h"
+#include "kernels/avx2/elements.h"
+
 namespace nautile::avx2 {
 namespace {
 
@@ -73,13 +76,13 @@ inline void load_e2m1(const void* p, float scale, V out[4]) {
   out[3] = e2m1_values(_mm_srli_si128(second, 8), half);
 }
 
-#include "kernels/vector.inc"
 #include "kernels/rows.inc"
+#include "kernels/vector.inc"
 
 }  // namespace
 
 const Kernels& kernels() {
-  static const Kernels table = {kName, matmul_in_rows, attend, index_scores, dot, axpy};
+  static const Kernels table = {kName, matmul_in_rows, attend, index_scores, dot, axpy, top_k, elements()};
   return table;
 }
 

@@ -5,6 +5,9 @@
 #include <math.h>
 #include <string.h>
 
+#include "kernels/avx512/attention.h"
+#include "kernels/avx512/elements.h"
+
 namespace nautile::avx512 {
 namespace {
 
@@ -67,8 +70,8 @@ inline void load_e2m1(const void* p, float scale, V out[2]) {
   out[1] = _mm512_permutexvar_ps(_mm512_cvtepu8_epi32(_mm256_extracti128_si256(codes, 1)), table);
 }
 
-#include "kernels/vector.inc"
 #include "kernels/rows.inc"
+#include "kernels/vector.inc"
 
 void matmul(const MatmulArgs& a) {
   a.weight.layout == WeightLayout::kTiles ? tile_kernels().matmul(a) : matmul_in_rows(a);
@@ -76,10 +79,11 @@ void matmul(const MatmulArgs& a) {
 
 }  // namespace
 
-const Kernels& kernels(bool with_tiles) {
-  static const Kernels table = {kName, matmul, attend, index_scores, dot, axpy, &tile_kernels()};
-  static const Kernels rows_only = {kName, matmul, attend, index_scores, dot, axpy};
-  return with_tiles ? table : rows_only;
+const Kernels& kernels(bool dot_products) {
+  static const Kernels table = {kName, matmul, attend_bf16, index_scores_vnni, dot,
+                                axpy,  top_k,  elements(),  &tile_kernels()};
+  static const Kernels plain = {kName, matmul, attend, index_scores, dot, axpy, top_k, elements()};
+  return dot_products ? table : plain;
 }
 
 }  // namespace nautile::avx512

@@ -5,8 +5,9 @@
 
 namespace nautile::avx512 {
 
-// With the products of tiles, which want VNNI, BF16 and VBMI beside the F, BW, VL and DQ of the rest; or without.
-const Kernels& kernels(bool with_tiles);
+// With the instructions for BF16 and byte products (BF16, VNNI, VBMI) beside the F, BW, VL and DQ of the rest, or
+// without.
+const Kernels& kernels(bool dot_products);
 
 const TileKernels& tile_kernels();
 

@@ -1,0 +1,57 @@
+// The operations of a step that are no matrix products: norms, rotation, roundings, SwiGLU, pooling, hyper-connections.
+//
+// The contract is that of ops.h. Element by element they do the same float operations in every version but where a
+// comment gives a bound: sums over a row (norms, pooling) and e^x.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace nautile {
+
+// out[i] = softmax over c of gate[c][i], times kv[c][i]: one softmax a channel. count >= 1.
+struct PoolArgs {
+  const float* const* kv = nullptr;    // [count] rows of `width`
+  const float* const* gate = nullptr;  // [count] rows of `width`
+  size_t count = 0, width = 0;
+  float* out = nullptr;  // [width]
+};
+
+// The coefficients of m residual streams for a few tokens, from the 2m + m * m raw mixes of each: sigmoids, a softmax a
+// row of comb, then Sinkhorn (spec model.md 3.3, steps 3 and 4).
+struct MixingArgs {
+  const float* raw = nullptr;  // [tokens, 2m + m * m]
+  size_t tokens = 0, m = 0;    // m <= kMaxStreams
+  const float* scale = nullptr;  // [3]
+  const float* base = nullptr;   // [2m + m * m]
+  int iterations = 0;
+  float eps = 0;
+  // Of token t at t * stride floats.
+  float *pre = nullptr, *post = nullptr, *comb = nullptr;  // [m], [m], [m, m]
+  size_t stride = 0;
+};
+inline constexpr size_t kMaxStreams = 8;
+
+struct Elements {
+  // out = weight * (x / sqrt(mean(x^2) + eps)); weight null: 1. out may be x.
+  void (*rms_norm)(const float* x, const float* weight, size_t count, float eps, float* out) = nullptr;
+  // Turns adjacent pairs by their angles, in place; `inverse` turns back.
+  void (*rotate)(float* values, const float* cos, const float* sin, size_t pairs, bool inverse) = nullptr;
+  void (*round_bf16)(float* values, size_t count) = nullptr;
+  // As in tensor/quantise.h.
+  void (*fp8_encode)(const float* values, size_t count, size_t group, uint8_t* codes, uint8_t* scales) = nullptr;
+  void (*fp8_quantise)(float* values, size_t count, size_t group) = nullptr;
+  void (*fp4_encode)(const float* values, size_t count, uint8_t* codes, uint8_t* scales) = nullptr;
+  void (*fp4_quantise)(float* values, size_t count) = nullptr;
+  void (*hadamard)(float* values, size_t count) = nullptr;
+  // out[i] = weight * silu(min(gate[i], limit)) * clamp(up[i], -limit, limit); e^x within 2 units in the last place.
+  void (*swiglu)(const float* gate, const float* up, size_t count, float limit, float weight, float* out) = nullptr;
+  void (*pool)(const PoolArgs&) = nullptr;
+  void (*mixing)(const MixingArgs&) = nullptr;
+  // out[i] = sum_j factors[j] * x[j][i] over m streams of `width`.
+  void (*collapse)(const float* factors, size_t m, const float* x, size_t width, float* out) = nullptr;
+  // x[k][i] = post[k] * y[i] + sum_j comb[j][k] * x[j][i], in place.
+  void (*expand)(const float* post, const float* comb, size_t m, const float* y, size_t width, float* x) = nullptr;
+};
+
+}  // namespace nautile
