@@ -14,11 +14,15 @@ cmake --preset asan >/dev/null
 cmake --build build/asan -j "$jobs"
 ctest --test-dir build/asan --output-on-failure -j "$jobs"
 
-step "thread sanitizer: pool, forward pass"
+step "thread sanitizer: pool, forward pass, prefix cache"
 cmake --preset tsan >/dev/null
-cmake --build build/tsan -j "$jobs" --target test_sys test_model
+cmake --build build/tsan -j "$jobs" --target test_sys test_model test_cache
 build/tsan/src/sys/test_sys
+build/tsan/src/cache/test_cache
 build/tsan/src/model/test_model --test-case="*threads*,*batch*"
+
+step "prefix cache: 200 kills while it writes to disk"
+build/release/tests/cache_kill/cache_kill 200
 
 step "fuzzers, $fuzz_seconds s each"
 dpkg-query -W -f='${Status}' clang 2>/dev/null | grep -q 'install ok installed' || {
