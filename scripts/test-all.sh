@@ -14,19 +14,23 @@ cmake --preset asan >/dev/null
 cmake --build build/asan -j "$jobs"
 ctest --test-dir build/asan --output-on-failure -j "$jobs"
 
-step "thread sanitizer: pool, forward pass"
+step "thread sanitizer: pool, forward pass, prefix cache"
 cmake --preset tsan >/dev/null
-cmake --build build/tsan -j "$jobs" --target test_sys test_model
+cmake --build build/tsan -j "$jobs" --target test_sys test_model test_cache
 build/tsan/src/sys/test_sys
+build/tsan/src/cache/test_cache
 build/tsan/src/model/test_model --test-case="*threads*,*batch*"
+
+step "prefix cache: 200 kills while it writes to disk"
+build/release/tests/cache_kill/cache_kill 200
 
 step "fuzzers, $fuzz_seconds s each"
 dpkg-query -W -f='${Status}' clang 2>/dev/null | grep -q 'install ok installed' || {
   echo "installing clang"; apt-get install -y -q --no-install-recommends clang libclang-rt-14-dev
 }
 cmake --preset fuzz >/dev/null
-cmake --build build/fuzz -j "$jobs" --target fuzz_safetensors fuzz_config_json fuzz_tokenizer_json fuzz_output_parser
-for name in safetensors config_json tokenizer_json output_parser; do
+cmake --build build/fuzz -j "$jobs" --target fuzz_safetensors fuzz_config_json fuzz_tokenizer_json fuzz_output_parser fuzz_disk_file
+for name in safetensors config_json tokenizer_json output_parser disk_file; do
   mkdir -p "build/fuzz/corpus/$name"
   seeds=()
   [ -d "tests/fuzz/seeds/$name" ] && seeds=("tests/fuzz/seeds/$name")

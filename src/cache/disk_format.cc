@@ -13,7 +13,6 @@ namespace {
 static_assert(std::endian::native == std::endian::little, "the fields are copied as they are");
 
 constexpr std::string_view kMagic = "NTLCACHE";
-constexpr uint32_t kVersion = 1;
 constexpr std::string_view kBlockEnd = ".block", kSnapshotEnd = ".snapshot";
 
 template <class T>
@@ -59,7 +58,7 @@ std::vector<std::byte> encode_disk_file(const PrefixHasher& hasher, const DiskHe
                                         std::span<const std::byte> body) {
   std::vector<std::byte> file(kDiskHeaderBytes + body.size() + kDiskChecksumBytes);
   std::memcpy(file.data(), kMagic.data(), kMagic.size());
-  put(file, 8, kVersion);
+  put(file, 8, kDiskVersion);
   put(file, 12, header.kind);
   put(file, 16, header.model);
   put(file, 32, header.id);
@@ -84,7 +83,7 @@ Result<std::vector<std::byte>> decode_disk_file(const PrefixHasher& hasher, std:
   if (get<Hash128>(file, checked) != hasher.checksum(std::span(file).first(checked))) {
     return Status(Code::kCorrupt, "the file is damaged, its checksum is wrong");
   }
-  if (get<uint32_t>(file, 8) != kVersion) return Status(Code::kUnsupported, "the file is of another version");
+  if (get<uint32_t>(file, 8) != kDiskVersion) return Status(Code::kUnsupported, "the file is of another version");
   if (get<Hash128>(file, 16) != expected.model) return Status(Code::kUnsupported, "the file is of another model");
   if (get<DiskKind>(file, 12) != expected.kind || get<PrefixId>(file, 32) != expected.id ||
       get<int64_t>(file, 48) != expected.length || get<decltype(expected.tokens)>(file, 72) != expected.tokens) {

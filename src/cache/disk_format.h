@@ -28,6 +28,7 @@ namespace nautile {
 
 enum class DiskKind : uint32_t { kBlock = 1, kSnapshot = 2 };
 
+inline constexpr uint32_t kDiskVersion = 1;
 inline constexpr size_t kDiskHeaderBytes = 584, kDiskChecksumBytes = 16;
 
 // What a file says besides its body.

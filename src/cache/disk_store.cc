@@ -42,6 +42,17 @@ std::optional<PrefixKey> decode_key(std::span<const std::byte> file) {
   return key;
 }
 
+// Rows of another layout or format have other ids.
+Hash128 model_with_layout(const Hash128& model, const CacheLayout& layout) {
+  const CacheShape& shape = layout.shape();
+  std::string text =
+      fmt::format("{} format {} main {} window {} kv {} {} {} index {} {} ratios", hex(model), kDiskVersion,
+                  shape.main_layers, shape.window, static_cast<int>(shape.kv.format), shape.kv.head_dim,
+                  shape.kv.rope_dim, static_cast<int>(shape.index.format), shape.index.dim);
+  for (const int ratio : shape.ratios) text += fmt::format(" {}", ratio);
+  return hash128(text);
+}
+
 // The directory's key. Of two processes that make one at the same time, one's stays and both use it.
 Result<PrefixKey> find_key(Directory& directory, const std::function<void(const std::string&)>& warn) {
   const std::string name(kKeyName);
@@ -84,6 +95,7 @@ DiskStore::DiskStore(std::unique_ptr<Directory> directory, std::shared_ptr<const
 Result<std::unique_ptr<DiskStore>> DiskStore::open(std::unique_ptr<Directory> directory,
                                                    std::shared_ptr<const CacheLayout> layout, DiskOptions options) {
   NAUTILE_ASSIGN(const PrefixKey key, find_key(*directory, options.warn));
+  options.model = model_with_layout(options.model, *layout);
   std::unique_ptr<DiskStore> store(new DiskStore(std::move(directory), std::move(layout), std::move(options), key));
   store->list();
   return store;

@@ -23,7 +23,7 @@ namespace nautile {
 struct DiskOptions {
   uint64_t budget_bytes = 0;         // of the directory
   uint64_t queue_bytes = 256 << 20;  // held in memory until written, at most; more is dropped
-  Hash128 model;                     // of everything that state depends on: config, tensors, numerics, layout, format
+  Hash128 model;  // of what the rows depend on: config, tensor table, numerics. Layout and format are mixed in here.
   std::function<void(const std::string&)> warn;  // one line each, from the disk's thread; may be empty
   std::function<int64_t()> now_s;                // seconds since 1970; empty: the system's clock
   int64_t retry_s = 30;                          // after a failed write

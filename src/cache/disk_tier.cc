@@ -67,7 +67,7 @@ bool DiskTier::has_snapshot(const PrefixId& id, int64_t length) const {
 
 bool DiskTier::write(std::span<const PrefixId> ids, std::span<const int32_t> tokens, const Snapshot& snapshot) {
   std::vector<WriteJob> jobs;
-  uint64_t bytes = 0, path_bytes = snapshot.bytes();
+  uint64_t bytes = ids.size_bytes(), path_bytes = snapshot.bytes();
   for (const auto& block : snapshot.blocks) path_bytes += block->size();
   std::lock_guard lock(mutex_);
   const auto add = [&](DiskKind kind, size_t block, std::shared_ptr<const std::vector<std::byte>> body) {
@@ -88,9 +88,8 @@ bool DiskTier::write(std::span<const PrefixId> ids, std::span<const int32_t> tok
     queued_.insert({job.header.id, job.header.kind, job.header.length / kBlockTokens});
     writes_.emplace_back(std::move(job));
   }
-  queued_bytes_ += bytes;
-  writes_.emplace_back(UseJob{{ids.begin(), ids.end()}, !jobs.empty()});
-  work_.notify_one();
+  queued_bytes_ += bytes - ids.size_bytes();
+  mark_used(ids, !jobs.empty());
   return true;
 }
 
@@ -118,8 +117,16 @@ std::shared_ptr<DiskRead> DiskTier::read(std::span<const PrefixId> ids, std::spa
 
 void DiskTier::use(std::span<const PrefixId> path) {
   std::lock_guard lock(mutex_);
-  if (writes_.size() >= kMaxUses) return;
-  writes_.emplace_back(UseJob{{path.begin(), path.end()}, false});
+  mark_used(path, false);
+}
+
+// Precondition: mutex_ is held.
+void DiskTier::mark_used(std::span<const PrefixId> path, bool written) {
+  if (!written && (writes_.size() >= kMaxUses || queued_bytes_ + path.size_bytes() > store_->options().queue_bytes)) {
+    return;
+  }
+  queued_bytes_ += path.size_bytes();
+  writes_.emplace_back(UseJob{{path.begin(), path.end()}, written});
   work_.notify_one();
 }
 
@@ -158,6 +165,7 @@ void DiskTier::run() {
         if (use->written) (void)store_->sync();  // what fails here shows at the next write
         store_->use(use->path);
         lock.lock();
+        queued_bytes_ -= use->path.size() * sizeof(PrefixId);
       } else {
         const auto& write = std::get<WriteJob>(job);
         (void)store_->write(write.header, *write.body);

@@ -73,6 +73,7 @@ class DiskTier {
   void run();
   void do_read(DiskRead& read);
   bool queued_or_there(const DiskName& name) const;
+  void mark_used(std::span<const PrefixId> path, bool written);
 
   std::unique_ptr<DiskStore> store_;
   mutable std::mutex mutex_;  // guards what follows

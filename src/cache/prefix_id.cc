@@ -53,6 +53,10 @@ Hash128 PrefixHasher::checksum(std::span<const std::byte> bytes) const {
   return from_xxh(XXH3_128bits_withSecret(bytes.data(), bytes.size(), key_.data(), key_.size()));
 }
 
+Hash128 hash128(std::string_view text) {
+  return from_xxh(XXH3_128bits(text.data(), text.size()));
+}
+
 std::string hex(const Hash128& hash) {
   return fmt::format("{:016x}{:016x}", hash.high, hash.low);
 }

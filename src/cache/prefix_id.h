@@ -11,6 +11,7 @@
 #include <cstdint>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "cache/layout.h"
@@ -52,6 +53,9 @@ class PrefixHasher {
   PrefixKey key_;
   Hash128 model_;
 };
+
+// Of any text, the same in every process: for scopes and for what names a model.
+Hash128 hash128(std::string_view text);
 
 // 32 hexadecimal digits.
 std::string hex(const Hash128& hash);

@@ -20,9 +20,9 @@ using CacheBlock = std::vector<std::byte>;
 // State at a multiple of 128 tokens: the window rows a following token can see, and the CSA layers' last four rows.
 // The compressors' other windows are empty there. Blocks and rows never change and are shared, not copied.
 //
-// draft_length may be anything from 0 (no speculation ran, or not for a whole window) to length. Either way the snapshot serves a sequence with or
-// without speculation: the draft ring only shapes proposals, which the model verifies, and a block that sees its window
-// alone does not mind a shift of positions. A sequence that drafts goes on at draft_length with its own next streams.
+// draft_length is 0 when no speculation ran, or not for a whole window, else at most length. Either way the snapshot
+// serves a sequence with or without speculation: the draft ring only shapes proposals, which the model verifies. A
+// sequence that drafts goes on from there, or skips to its length and lets the window fill anew (skip_draft).
 struct Snapshot {
   int64_t length = 0, draft_length = 0;
   std::shared_ptr<const std::vector<std::byte>> rows;

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "model/memory_plan.h"
 #include "model/rope.h"
 #include "tensor/formats.h"
 #include "tensor/quantise.h"
@@ -14,16 +15,7 @@ namespace nautile {
 namespace {
 
 std::shared_ptr<const CacheLayout> make_layout(const Weights& weights, const Policy& policy) {
-  const ModelConfig& c = weights.config;
-  CacheShape shape;
-  shape.ratios = c.compress_ratios;
-  shape.ratios.resize(static_cast<size_t>(c.layers));
-  shape.main_layers = shape.ratios.size();
-  if (weights.mtp != nullptr) shape.ratios.push_back(0);
-  shape.window = static_cast<size_t>(c.window);
-  shape.kv = {policy.kv_format(), static_cast<size_t>(c.head_dim), static_cast<size_t>(c.rope_dim)};
-  shape.index = {policy.kv_format(), static_cast<size_t>(c.index_head_dim)};
-  return std::make_shared<CacheLayout>(shape);
+  return std::make_shared<CacheLayout>(cache_shape(weights.config, weights.mtp != nullptr, policy.kv_format()));
 }
 
 }  // namespace

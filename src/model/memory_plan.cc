@@ -56,6 +56,18 @@ SequenceBytes sequence_bytes(const ModelConfig& c, DraftKind draft, uint64_t tok
   return out;
 }
 
+CacheShape cache_shape(const ModelConfig& c, bool mtp, KvFormat format) {
+  CacheShape shape;
+  shape.ratios = c.compress_ratios;
+  shape.ratios.resize(size(c.layers));
+  shape.main_layers = shape.ratios.size();
+  if (mtp) shape.ratios.push_back(0);
+  shape.window = size(c.window);
+  shape.kv = {format, size(c.head_dim), size(c.rope_dim)};
+  shape.index = {format, size(c.index_head_dim)};
+  return shape;
+}
+
 MemoryPlan memory_plan(const ModelConfig& config, const Totals& totals, DraftKind draft, uint64_t tokens,
                        uint64_t sequences, uint64_t activation_bytes, const StateLayout& layout) {
   MemoryPlan plan;

@@ -6,6 +6,7 @@
 
 #include <cstdint>
 
+#include "cache/layout.h"
 #include "model/config.h"
 #include "model/inventory.h"
 
@@ -41,6 +42,9 @@ int64_t index_key_bytes(const ModelConfig& config, const StateLayout& layout);
 // State of one sequence that has `tokens` tokens, with the draft module's rings.
 SequenceBytes sequence_bytes(const ModelConfig& config, DraftKind draft, uint64_t tokens,
                              const StateLayout& layout = {});
+
+// What the layout of a sequence's state needs to know of a model; `mtp`: with the draft block's ring.
+CacheShape cache_shape(const ModelConfig& config, bool mtp, KvFormat format);
 
 struct MemoryPlan {
   uint64_t weight_bytes = 0;

@@ -3,6 +3,8 @@
 
 #include <doctest/doctest.h>
 
+#include "cache/sequence_state.h"
+
 using namespace nautile;
 
 TEST_CASE("entries and index keys have the sizes of the paged formats") {
@@ -47,4 +49,29 @@ TEST_CASE("a plan adds weights, every sequence and what the caller needs") {
   CHECK(plan.weight_bytes + plan.draft_weight_bytes == 159'609'485'896);
   CHECK(plan.total() == 159'609'485'896 + 3 * plan.sequence.total() + 1000);
   CHECK(memory_plan(config, totals, DraftKind::kNone, 4096, 1).draft_weight_bytes == 0);
+}
+
+TEST_CASE("a sequence holds what the formula says, plus room for a rollback and for alignment") {
+  struct {
+    const char* name;
+    uint64_t rollback, padding_a_block;
+  } models[] = {
+      // 8 more rows in each ring and CSA or HCA open window; HCA's one entry a block takes 640 bytes, not 584.
+      {"v4-flash", 44 * 8 * 584 + 21 * 8 * 10240 + 20 * 8 * 4096, 20 * 56},
+      {"v4-pro", 62 * 8 * 584 + 30 * 8 * 10240 + 31 * 8 * 4096, 31 * 56},
+  };
+  for (const auto& model : models) {
+    CAPTURE(model.name);
+    const ModelConfig config = *shape_config(model.name);
+    const auto layout = std::make_shared<const CacheLayout>(cache_shape(config, true, KvFormat::kPacked));
+    for (const int64_t tokens : {128, 1024, 131'072, 999'936}) {
+      const uint64_t blocks = size_t(tokens) / kBlockTokens;
+      CHECK(layout->private_bytes() + blocks * layout->block_bytes() ==
+            sequence_bytes(config, DraftKind::kMtp, size_t(tokens)).total() + model.rollback +
+                blocks * model.padding_a_block);
+    }
+    SequenceState state(layout);
+    state.reserve(1000);
+    CHECK(state.bytes() == layout->private_bytes() + 8 * layout->block_bytes());
+  }
 }
