@@ -17,6 +17,7 @@ constexpr size_t kRowTile = 8;
 #include "kernels/index.inc"
 
 constexpr size_t kMaxDim = 128, kHeadTile = 4;
+constexpr size_t kKeysAhead = 2 * kKeyTile;  // how far keys are fetched ahead: blocks lie anywhere
 
 // A query's heads as bytes with 128 added, in the order that nibbles are unpacked in: of 8 columns the even ones, then
 // the odd ones. Heads are padded to whole tiles with zeros.
@@ -218,6 +219,9 @@ void index_scores_vnni(const IndexScoreArgs& a) {
   for (size_t begin = 0; begin < a.count; begin += kKeyTile) {
     const size_t count = a.count - begin < kKeyTile ? a.count - begin : kKeyTile;
     tile.wide = 0;
+    for (size_t key = begin + kKeysAhead; key < begin + kKeysAhead + kKeyTile && key < a.count; key += 16) {
+      prefetch(a.blocks[key / a.block_keys] + key % a.block_keys * a.layout.row_bytes(), 16 * a.layout.row_bytes());
+    }
     for (size_t v = 0; v < 4; ++v) {
       const size_t here = 16 * v < count ? (count - 16 * v < 16 ? count - 16 * v : 16) : 0;
       unpack_keys(a, here == 0 ? begin : begin + 16 * v, here, v, tile);
