@@ -491,14 +491,18 @@ awaitable<Connection::Next> Connection::serve(std::shared_ptr<Answer> answer) {
         break;
       }
       last_sent = seconds_now();
-      if (answer->out_.empty() && !answer->ended_ && answer->on_drained) answer->on_drained();
+      if (answer->out_.empty() && !answer->ended_ && answer->on_drained) {
+        const auto call = answer->on_drained;  // which may be replaced by what it does
+        call();
+      }
       continue;
     }
     if (answer->ended_) break;
     const bool ticks = answer->streams_ && answer->idle_s > 0 && answer->on_idle;
     const double left = ticks ? last_sent + answer->idle_s - seconds_now() : 3600;
     if (ticks && left <= 0) {
-      answer->write(answer->on_idle());
+      const auto call = answer->on_idle;
+      answer->write(call());
       last_sent = seconds_now();
       continue;
     }
@@ -507,7 +511,10 @@ awaitable<Connection::Next> Connection::serve(std::shared_ptr<Answer> answer) {
   }
   const bool gone = answer->gone();
   answer->connection_ = nullptr;
-  if (!gone && answer->on_sent) answer->on_sent();
+  if (!gone && answer->on_sent) {
+    const auto call = answer->on_sent;
+    call();
+  }
   answer->on_gone = nullptr;
   answer->on_drained = answer->on_sent = nullptr;
   answer->on_idle = nullptr;
