@@ -26,7 +26,7 @@ std::unique_ptr<ReplyWriter> writer_for(const Ask& ask, const ReplyContext& cont
 
 // Why the engine would not take a request, in a client's terms.
 ApiError refusal(const Status& status, const Ask& ask, const ServedModel& model) {
-  if (status.code() == Code::kResourceExhausted && status.what().find("queue") == std::string::npos) {
+  if (status.code() == Code::kResourceExhausted && status.where() != "queue" && status.where() != "x-script") {
     return context_exceeded(ask.dialect, static_cast<int64_t>(ask.prompts.front().size()), model.context);
   }
   if (status.code() == Code::kResourceExhausted) {
