@@ -331,6 +331,9 @@ void Job::keep_replay(const Choice& choice) {
 
 void Job::end_choice(Choice& choice, std::string& out) {
   choice.state.done = true;
+  if (const std::string handle = writer_->reasoning_handle(); !handle.empty() && !choice.state.reasoning.empty()) {
+    replay_.keep(settings_.owner, handle, choice.state.reasoning);
+  }
   if (ask_.prompt_logprobs >= 0) choice.state.scores = choice.generation->prompt_scores();
   if (!streaming_) return;
   if (!choice.held_reasoning.empty()) {

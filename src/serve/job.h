@@ -55,7 +55,7 @@ class Job : public std::enable_shared_from_this<Job> {
 
   const Ask& ask() const { return ask_; }
   http::Exchange& exchange() { return *exchange_; }
-  const std::string& reply_id() const { return reply_id_; }
+  std::string reply_id() const { return writer_->id(); }
   const std::string& owner() const { return settings_.owner; }
 
  private:
@@ -92,7 +92,6 @@ class Job : public std::enable_shared_from_this<Job> {
   JobSettings settings_;
   std::function<void(Job&, const JobReport&)> done_;
   std::unique_ptr<ReplyWriter> writer_;
-  std::string reply_id_;
   std::vector<Choice> choices_;
   std::shared_ptr<std::atomic<bool>> scheduled_ = std::make_shared<std::atomic<bool>>(false);
   bool streaming_ = false, over_ = false, paused_ = false;

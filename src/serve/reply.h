@@ -42,6 +42,9 @@ struct UsageCount {
 class ReplyWriter {
  public:
   virtual ~ReplyWriter() = default;
+  virtual std::string id() const = 0;  // of the answer
+  // What a client may send back in place of the reasoning; empty: nothing of the kind is given out.
+  virtual std::string reasoning_handle() const { return {}; }
   // Each of these appends what goes to a stream now. `state` already holds the piece.
   virtual void start(std::string& out) = 0;  // at admission
   virtual void piece(const ChoiceState& state, const Piece& piece, const UsageCount& usage, std::string& out) = 0;

@@ -90,6 +90,8 @@ struct Ask {
 
   // Of Responses and Messages: what their answers repeat or need.
   Json echo_fields;
+  std::vector<std::string> custom_tools;  // Responses: tools whose input is text
+  bool want_handle = false;               // Responses: include reasoning.encrypted_content
   bool reasoning_summary = false;
   bool omit_thinking = false;
   bool strict_reasoning_replay = false;

@@ -125,8 +125,12 @@ class MessagesReader {
                                    : "";
       Fields fields(block, place, notes_);
       if (type == "thinking") {
-        std::string text;  // whatever its signature says
+        std::string text, signature;  // any signature is fine; one of ours stands for the text that was left out
         fields.text("thinking", text);
+        fields.text("signature", signature);
+        if (text.empty() && context_.replay != nullptr && signature.starts_with("nautile-")) {
+          text = context_.replay->find(context_.owner, signature).value_or("");
+        }
         thinking += text;
       } else if (type == "redacted_thinking") {
       } else if (type == "tool_use") {

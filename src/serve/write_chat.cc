@@ -67,6 +67,7 @@ class ChatWriter final : public ReplyWriter {
     head_ += R"(,"choices":[)";
   }
 
+  std::string id() const override { return id_; }
   void start(std::string&) override {}
 
   void piece(const ChoiceState& state, const Piece& piece, const UsageCount& usage, std::string& out) override {

@@ -11,6 +11,9 @@ class MessagesWriter final : public ReplyWriter {
   MessagesWriter(const Ask& ask, const ReplyContext& context)
       : ask_(ask), context_(context), id_("msg_" + http::random_hex(16)), signature_("nautile-" + http::random_hex(16)) {}
 
+  std::string id() const override { return id_; }
+  std::string reasoning_handle() const override { return signature_; }
+
   void start(std::string& out) override {
     Json message = {{"id", id_},
                     {"type", "message"},
