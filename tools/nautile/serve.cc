@@ -117,7 +117,7 @@ Result<std::shared_ptr<serve::Backend>> load_backend(ServeFlags& flags, FileSyst
     NAUTILE_RETURN_IF_ERROR(fill_model(served, flags, model.official_encoding()));
     served.temperature = model.default_temperature();
     served.top_p = model.default_top_p();
-    NAUTILE_ASSIGN(std::unique_ptr<LocalEngine> engine, start_engine(model, files, flags.engine));
+    NAUTILE_ASSIGN(std::unique_ptr<LocalEngine> engine, start_engine(model, flags.engine));
     served.context = engine->stats().context_tokens;
     served.quantization = "fp8";
     served.fingerprint = fmt::format("fp_{:016x}", std::hash<std::string>{}(fmt::format(
