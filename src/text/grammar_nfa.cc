@@ -33,8 +33,9 @@ void Builder::add(StateId from, Edge edge) {
   last_[from] = at;
 }
 
-void Builder::require(StateId from, uint64_t mask, StateId to) {
+void Builder::require(StateId from, uint64_t mask, std::vector<StateId> behind, StateId to) {
   masks_.push_back(mask);
+  behind_.push_back(std::move(behind));
   add(from, {EdgeKind::kRequire, 0, 0, static_cast<uint32_t>(masks_.size() - 1), to, 0});
 }
 
@@ -94,6 +95,9 @@ struct Builder::Analysis {
     const size_t states = b.first_.size();
     owner.assign(states, kNoRule);
     source.assign(b.edges_.size(), 0);
+    for (StateId state = 0; state < states; ++state) {
+      for (uint32_t e = b.first_[state]; e != 0; e = b.edges_[e].next) source[e] = state;
+    }
     std::vector<StateId> work;
     for (RuleId rule = 0; rule < b.rules_.size(); ++rule) {
       work.push_back(b.rules_[rule].begin);
@@ -102,7 +106,6 @@ struct Builder::Analysis {
         const StateId state = work.back();
         work.pop_back();
         for (uint32_t e = b.first_[state]; e != 0; e = b.edges_[e].next) {
-          source[e] = state;
           const StateId target = b.edges_[e].target;
           if (owner[target] != kNoRule) continue;
           owner[target] = rule;
@@ -115,6 +118,8 @@ struct Builder::Analysis {
       for (uint32_t e = 1; e < b.edges_.size(); ++e) {
         visit(b.edges_[e].target, e);
         if (b.edges_[e].kind == EdgeKind::kCall) visit(b.rules_[b.edges_[e].arg].begin, e);
+        if (b.edges_[e].kind != EdgeKind::kRequire) continue;
+        for (const StateId state : b.behind_[b.edges_[e].arg]) visit(state, e);
       }
     };
     each_into([&](StateId state, uint32_t) { ++into_begin[state + 1]; });
@@ -213,6 +218,9 @@ struct Builder::Analysis {
             if (inner == kNoHeight || through == kNoHeight) continue;
             through = std::max<size_t>(through, inner + static_cast<size_t>(weight(e)));
           }
+          if (edge.kind == EdgeKind::kRequire) {
+            for (const StateId needed : b.behind_[edge.arg]) through = std::max<size_t>(through, height[needed]);
+          }
           if (through < kNoHeight) reach(source[e], through);
         }
       }
@@ -241,6 +249,11 @@ struct Builder::Analysis {
   }
 
   bool alive(const Edge& edge) const {
+    if (edge.kind == EdgeKind::kRequire) {
+      for (const StateId needed : b.behind_[edge.arg]) {
+        if (height[needed] == kNoHeight) return false;
+      }
+    }
     return height[edge.target] != kNoHeight &&
            (edge.kind != EdgeKind::kCall || height[b.rules_[edge.arg].begin] != kNoHeight);
   }

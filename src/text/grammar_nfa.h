@@ -104,7 +104,9 @@ class Builder {
     add(from, {EdgeKind::kToken, 0, 0, static_cast<uint32_t>(id), to, 0});
   }
   void mark(StateId from, uint32_t bit, StateId to) { add(from, {EdgeKind::kMark, 0, 0, bit, to, 0}); }
-  void require(StateId from, uint64_t mask, StateId to);
+  // `behind`: the first states of what the marks that are asked for lead into (rules of their own); if one of these can
+  // match nothing, this can never be passed.
+  void require(StateId from, uint64_t mask, std::vector<StateId> behind, StateId to);
   // Spells the text; returns the state behind it.
   StateId literal(StateId from, std::string_view text);
   void literal(StateId from, std::string_view text, StateId to);
@@ -135,6 +137,7 @@ class Builder {
   std::vector<Edge> edges_ = std::vector<Edge>(1);
   std::vector<Piece> rules_;
   std::vector<uint64_t> masks_;
+  std::vector<std::vector<StateId>> behind_;  // [masks]
 };
 
 }  // namespace grammar

@@ -75,8 +75,8 @@ class TextEncoder {
   void chars(StateId from, const CharSet& set, StateId to);
   // The texts that all patterns match and that are as long as asked. Stops at the builder's limit.
   void texts(StateId from, const std::vector<const Pattern*>& patterns, TextLength length, StateId to);
-  // Any text but the listed ones. Without "\uXXXX" in JSON, so that a text has one spelling.
-  void other_texts(StateId from, std::vector<std::string> listed, StateId to);
+  // Any text of the alphabet but the listed ones. Without "\uXXXX" in JSON, so that a text has one spelling.
+  void other_texts(StateId from, std::vector<std::string> listed, const CharSet& alphabet, StateId to);
 
  private:
   void spell(StateId from, const CharSet& set, StateId to);

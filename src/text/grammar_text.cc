@@ -208,11 +208,11 @@ void TextEncoder::texts(StateId from, const std::vector<const Pattern*>& pattern
   }
 }
 
-void TextEncoder::other_texts(StateId from, std::vector<std::string> listed, StateId to) {
+void TextEncoder::other_texts(StateId from, std::vector<std::string> listed, const CharSet& alphabet, StateId to) {
   std::sort(listed.begin(), listed.end());
   listed.erase(std::unique(listed.begin(), listed.end()), listed.end());
   const StateId free = builder_.state();
-  chars(free, CharSet::all(), free);
+  chars(free, alphabet, free);
   builder_.empty(free, to);
   // The tree of listed texts: each open level has the code points that stay in it, and whether it is itself a text.
   struct Level {
@@ -225,7 +225,7 @@ void TextEncoder::other_texts(StateId from, std::vector<std::string> listed, Sta
   const auto close = [&] {
     Level& level = open.back();
     level.taken.normalise();
-    chars(level.state, level.taken.complement(), free);
+    chars(level.state, level.taken.complement().intersection(alphabet), free);
     if (!level.listed) builder_.empty(level.state, to);
     open.pop_back();
   };
