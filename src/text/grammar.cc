@@ -49,8 +49,8 @@ class Compiler {
       Status status = pieces_.set_whitespace(*request_.text.whitespace, limits_);
       if (!status.ok()) return std::move(status).at("whitespace_pattern");
     }
-    const bool tools = request_.tools && !request_.tools->tools.empty() &&
-                       request_.tools->choice.kind != ToolChoice::kNone;
+    const bool tools =
+        request_.tools && !request_.tools->tools.empty() && request_.tools->choice.kind != ToolChoice::kNone;
     const bool forced = tools && request_.tools->choice.kind != ToolChoice::kAuto;
     const bool free_text = request_.text.kind == TextConstraint::kNone;
     StateId before_block = builder_.state();
@@ -107,7 +107,8 @@ class Compiler {
       case TextConstraint::kChoice: {
         size_t bytes = 0;
         for (const std::string& choice : text.choices) bytes += choice.size();
-        if (text.choices.empty()) return Status(Code::kInvalidArgument, "invalid_schema: there is no choice", text.place);
+        if (text.choices.empty())
+          return Status(Code::kInvalidArgument, "invalid_schema: there is no choice", text.place);
         if (text.choices.size() > limits_.enum_values || bytes > limits_.schema_bytes) {
           return Status(Code::kInvalidArgument, "schema_too_complex: too many choices", text.place);
         }

@@ -2,13 +2,13 @@
 //
 //   request ── Grammar::compile ──> Grammar (shared, any thread) ──> GrammarMatcher: fill_mask, sample, accept, ...
 //
-// Compile away from the engine thread; it is bounded by GrammarLimits. Start a matcher where the constraint starts: with
-// the content, that is behind </think>. Every allowed token leads to a place from which the text can be finished, as long
-// as the token budget lasts, and there is always one (end tokens count). Control tokens are allowed only where the
-// grammar asks for them (｜DSML｜), end tokens only where the text may end.
+// Compile away from the engine thread; it is bounded by GrammarLimits. Start a matcher where the constraint starts:
+// with the content, that is behind </think>. Every allowed token leads to a place from which the text can be finished,
+// as long as the token budget lasts, and there is always one (end tokens count). Control tokens are allowed only where
+// the grammar asks for them (｜DSML｜), end tokens only where the text may end.
 //
-// Thread-safety: a Grammar may be shared by matchers of any threads; it remembers what it has worked out behind a lock. A
-// matcher belongs to one thread. Source: spec api.md 10, 11; docs/design/text.md.
+// Thread-safety: a Grammar may be shared by matchers of any threads; it remembers what it has worked out behind a lock.
+// A matcher belongs to one thread. Source: spec api.md 10, 11; docs/design/text.md.
 #pragma once
 
 #include <memory>
@@ -28,12 +28,12 @@ namespace nautile {
 // What the visible text must be.
 struct TextConstraint {
   enum Kind { kNone, kJsonObject, kJsonSchema, kRegex, kChoice } kind = kNone;
-  Json schema{};                             // of kJsonSchema
-  std::string place = "schema";              // where it stands in the request, for messages
-  bool lenient = false;                      // ignore keywords that are not supported (strict: false)
-  std::string pattern{};                     // of kRegex; the whole text must match
-  std::vector<std::string> choices{};        // of kChoice
-  std::optional<std::string> whitespace{};   // expression for what may stand between JSON tokens
+  Json schema{};                            // of kJsonSchema
+  std::string place = "schema";             // where it stands in the request, for messages
+  bool lenient = false;                     // ignore keywords that are not supported (strict: false)
+  std::string pattern{};                    // of kRegex; the whole text must match
+  std::vector<std::string> choices{};       // of kChoice
+  std::optional<std::string> whitespace{};  // expression for what may stand between JSON tokens
 };
 
 struct GrammarRequest {

@@ -14,9 +14,9 @@
 namespace nautile {
 
 struct ToolConstraint {
-  std::vector<Tool> tools;            // those that may be called; for allowed_tools the allowed ones
-  std::vector<bool> strict;           // [tools] or empty; elsewhere keywords that are not supported are ignored
-  std::vector<std::string> places;    // [tools] or empty; where the tool's parameters stand in the request, for messages
+  std::vector<Tool> tools;          // those that may be called; for allowed_tools the allowed ones
+  std::vector<bool> strict;         // [tools] or empty; elsewhere keywords that are not supported are ignored
+  std::vector<std::string> places;  // [tools] or empty; where the tool's parameters stand in the request, for messages
   ToolChoice choice;
   bool parallel = true;
   TokenId dsml = -1;
@@ -24,7 +24,8 @@ struct ToolConstraint {
 
 namespace grammar {
 
-// From before the block's first "<" to behind it. Ignored keywords are appended. The compilers must outlive the builder.
+// From before the block's first "<" to behind it. Ignored keywords are appended. The compilers must outlive the
+// builder.
 Status add_tool_calls(const ToolConstraint& tools, Builder& builder, JsonPieces& pieces, const GrammarLimits& limits,
                       std::vector<std::unique_ptr<SchemaCompiler>>& compilers, StateId from, StateId to);
 

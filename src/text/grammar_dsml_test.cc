@@ -57,10 +57,10 @@ TEST_CASE("grammar: tool calls as the encoder prints them") {
   CHECK(takes(g, block(call("now", "\n"))));
   CHECK(takes(g, block(call("now", "\n") + "\n" + call("add", a + b))));
   CHECK(!takes(g, block(call("now", ""))));
-  CHECK(!takes(g, block(call("add", a))));                                      // b is required
-  CHECK(!takes(g, block(call("add", a + b + a))));                              // once each
-  CHECK(!takes(g, block(call("add", a + b + text_parameter("c", "")))));        // not declared
-  CHECK(!takes(g, block(call("add", text_parameter("a", "1") + b))));           // not a string
+  CHECK(!takes(g, block(call("add", a))));                                // b is required
+  CHECK(!takes(g, block(call("add", a + b + a))));                        // once each
+  CHECK(!takes(g, block(call("add", a + b + text_parameter("c", "")))));  // not declared
+  CHECK(!takes(g, block(call("add", text_parameter("a", "1") + b))));     // not a string
   CHECK(!takes(g, block(call("add", json_parameter("a", "1.5") + b))));
   CHECK(!takes(g, block(call("add", a + b + json_parameter("note", "\"x\"")))));  // strings are raw
   CHECK(!takes(g, block(call("add", a + b + text_parameter("unit", "km")))));
@@ -149,11 +149,12 @@ TEST_CASE("grammar: bad tools are named by their place") {
     CHECK(named.status().where() == std::string(where));
   }
   // Not strict: what is not supported is ignored; strict: it is an error.
-  GrammarRequest request =
-      tool_request(ToolChoice::kAuto, {tool("f", R"({"type":"object","properties":{"a":{"type":"integer","multipleOf":2}}})")});
+  GrammarRequest request = tool_request(
+      ToolChoice::kAuto, {tool("f", R"({"type":"object","properties":{"a":{"type":"integer","multipleOf":2}}})")});
   CHECK(made(Grammar::compile(request, small_trie()))->ignored().size() == 1);
   request.tools->strict = {true};
-  CHECK(Grammar::compile(request, small_trie()).status().where() == "tools[0].function.parameters.properties.a.multipleOf");
+  CHECK(Grammar::compile(request, small_trie()).status().where() ==
+        "tools[0].function.parameters.properties.a.multipleOf");
 }
 
 TEST_CASE("grammar: random calls parse, on V4's own vocabulary too") {

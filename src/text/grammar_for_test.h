@@ -18,8 +18,9 @@ inline std::shared_ptr<const TokenTrie> small_trie() {
     std::vector<std::string> bytes;
     for (int byte = 0; byte < 256; ++byte) bytes.push_back(std::string(1, static_cast<char>(byte)));
     bytes.resize(258);
-    for (const char* text : {"{\"", "\":", "\",", "\"}", "[[", "]]", "}}", "\"]", "true", "null", "12", "-1", "\xc3\xa9",
-                             "\xe4\xb8", "ab", "abc", "  ", "</", "\n\n", "\": \"", "\": ", ", ", "\"}\n"}) {
+    for (const char* text :
+         {"{\"",      "\":",      "\",", "\"}", "[[", "]]", "}}",   "\"]",    "true", "null", "12",   "-1",
+          "\xc3\xa9", "\xe4\xb8", "ab",  "abc", "  ", "</", "\n\n", "\": \"", "\": ", ", ",   "\"}\n"}) {
       bytes.push_back(text);
     }
     const TokenId end[] = {kTestEos};
@@ -103,7 +104,8 @@ inline std::string random_walk(const std::shared_ptr<const Grammar>& grammar, ui
       std::vector<TokenId> closing;
       for (const TokenId id : ids) {
         const std::string_view bytes = trie.bytes_of(id);
-        if (id == end || id == dsml || bytes == "\"" || bytes == "}" || bytes == "]" || bytes == "</") closing.push_back(id);
+        if (id == end || id == dsml || bytes == "\"" || bytes == "}" || bytes == "]" || bytes == "</")
+          closing.push_back(id);
       }
       if (!closing.empty()) pick = closing[random() % closing.size()];
       if (random() % 4 == 0) pick = ids[random() % ids.size()];

@@ -10,7 +10,8 @@ std::optional<Decimal> decimal_of(const Json& number) {
   Decimal out;
   char buffer[64];
   if (number.is_number_integer()) {
-    out.whole = number.is_number_unsigned() ? std::to_string(number.get<uint64_t>()) : std::to_string(number.get<int64_t>());
+    out.whole =
+        number.is_number_unsigned() ? std::to_string(number.get<uint64_t>()) : std::to_string(number.get<int64_t>());
     if (out.whole.front() == '-') {
       out.negative = true;
       out.whole.erase(0, 1);
@@ -18,7 +19,8 @@ std::optional<Decimal> decimal_of(const Json& number) {
   } else {
     const double value = number.get<double>();
     if (!std::isfinite(value)) return std::nullopt;
-    const auto [end, fault] = std::to_chars(buffer, buffer + sizeof buffer, std::fabs(value), std::chars_format::scientific);
+    const auto [end, fault] =
+        std::to_chars(buffer, buffer + sizeof buffer, std::fabs(value), std::chars_format::scientific);
     std::string text(buffer, end);
     const size_t e = text.find('e');
     int exponent = 0;

@@ -42,8 +42,8 @@ class JsonPieces {
   Status set_whitespace(std::string_view expression, const GrammarLimits& limits);
 
   void space(StateId from, StateId to);
-  RuleId string();     // with its quotes
-  RuleId any_text();   // UTF-8 without quotes
+  RuleId string();    // with its quotes
+  RuleId any_text();  // UTF-8 without quotes
   RuleId any_value();
   RuleId any_object();
   RuleId any_number();

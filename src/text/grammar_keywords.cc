@@ -29,6 +29,7 @@ std::string pointer_token(std::string_view key) {
 
 std::optional<uint64_t> count_of(const Json& value) {
   if (value.is_number_unsigned()) return value.get<uint64_t>();
+  if (value.is_number_integer() && value.get<int64_t>() >= 0) return static_cast<uint64_t>(value.get<int64_t>());
   if (value.is_number_float()) {  // 3.0 is an integer too
     const double number = value.get<double>();
     if (number >= 0 && number < 1e15 && number == static_cast<double>(static_cast<uint64_t>(number))) {
@@ -80,7 +81,8 @@ std::string SchemaCompiler::path(const Json* node) const {
 
 Status SchemaCompiler::error(const Json* node, const std::string& keyword, std::string what) const {
   const std::string at = path(node);
-  return Status(Code::kInvalidArgument, std::move(what), at.empty() || keyword.empty() ? at + keyword : at + "." + keyword);
+  return Status(Code::kInvalidArgument, std::move(what),
+                at.empty() || keyword.empty() ? at + keyword : at + "." + keyword);
 }
 
 Status SchemaCompiler::too_complex(const Json* node, std::string what) const {
@@ -114,7 +116,10 @@ Result<const Json*> SchemaCompiler::resolve(const Json* node) {
           token += text[++i] == '0' ? '~' : '/';
         } else if (text[i] == '%' && i + 2 < end) {
           const auto hex = [](char c) {
-            return c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1;
+            return c >= '0' && c <= '9'   ? c - '0'
+                   : c >= 'a' && c <= 'f' ? c - 'a' + 10
+                   : c >= 'A' && c <= 'F' ? c - 'A' + 10
+                                          : -1;
           };
           if (hex(text[i + 1]) < 0 || hex(text[i + 2]) < 0) {
             return error(node, "$ref", "invalid_schema: a broken percent escape");
@@ -157,7 +162,8 @@ Result<std::vector<FlatSchema>> SchemaCompiler::flatten(const FlatSchema::Nodes&
       open.pending.pop_back();
       if (++merges > 8 * limits_.alternatives) return too_complex(next.node, "too many schemas in one place");
       if (next.depth > kMaxReferences) {
-        return error(next.node, "", "invalid_schema: it refers to itself with nothing in between");
+        return error(next.node, "",
+                     "invalid_schema: it refers to itself, or through too many others, with nothing in between");
       }
       if (next.part == Pending::kWhole) {
         NAUTILE_RETURN_IF_ERROR(keywords(next.node, next.depth, open));
@@ -252,7 +258,8 @@ Status SchemaCompiler::keyword(const Json* node, const std::string& key, const J
       flat.elements.push_back({&value, node->contains("items") ? &node->at("items") : nullptr});
       return {};
     }
-    return error(node, key, key == "items" ? "invalid_schema: must be a schema" : "invalid_schema: must be a list of schemas");
+    return error(node, key,
+                 key == "items" ? "invalid_schema: must be a schema" : "invalid_schema: must be a list of schemas");
   }
   // These say nothing in this form.
   if (one_of(key, {"minProperties", "minContains"}) && value == Json(0)) return {};
@@ -401,8 +408,9 @@ Status SchemaCompiler::members_keyword(const Json* node, const std::string& key,
 const char* format_expression(std::string_view format) {
 #define NAUTILE_YEAR "(000[1-9]|00[1-9]\\d|0[1-9]\\d\\d|[1-9]\\d{3})"
 #define NAUTILE_LEAP "(\\d\\d(0[48]|[2468][048]|[13579][26])|(0[48]|[2468][048]|[13579][26])00)"
-#define NAUTILE_DATE                                                                                       \
-  "(" NAUTILE_YEAR "-((0[13578]|1[02])-(0[1-9]|[12]\\d|3[01])|(0[469]|11)-(0[1-9]|[12]\\d|30)|02-(0[1-9]|1\\d|2[0-8]))" \
+#define NAUTILE_DATE                                                                                   \
+  "(" NAUTILE_YEAR                                                                                     \
+  "-((0[13578]|1[02])-(0[1-9]|[12]\\d|3[01])|(0[469]|11)-(0[1-9]|[12]\\d|30)|02-(0[1-9]|1\\d|2[0-8]))" \
   "|" NAUTILE_LEAP "-02-29)"
 #define NAUTILE_TIME "([01]\\d|2[0-3]):[0-5]\\d:[0-5]\\d(\\.\\d{1,9})?(Z|[+-]([01]\\d|2[0-3]):[0-5]\\d)"
 #define NAUTILE_LABEL "[A-Za-z0-9]([A-Za-z0-9-]{0,30}[A-Za-z0-9])?"
@@ -413,7 +421,8 @@ const char* format_expression(std::string_view format) {
       {"date", NAUTILE_DATE},
       {"time", NAUTILE_TIME},
       {"date-time", NAUTILE_DATE "T" NAUTILE_TIME},
-      {"email", "[A-Za-z0-9_%+-]{1,32}(\\.[A-Za-z0-9_%+-]{1,16}){0,2}@" NAUTILE_LABEL "(\\." NAUTILE_LABEL "){0,3}\\.[A-Za-z]{2,10}"},
+      {"email", "[A-Za-z0-9_%+-]{1,32}(\\.[A-Za-z0-9_%+-]{1,16}){0,2}@" NAUTILE_LABEL "(\\." NAUTILE_LABEL
+                "){0,3}\\.[A-Za-z]{2,10}"},
       {"uuid", "[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}"},
       {"ipv4", "(" NAUTILE_OCTET "\\.){3}" NAUTILE_OCTET},
       {"ipv6", "(" NAUTILE_H ":){7}" NAUTILE_H "|::(" NAUTILE_H "(:" NAUTILE_H "){0,5})?|(" NAUTILE_H
@@ -421,9 +430,10 @@ const char* format_expression(std::string_view format) {
                "){1,4}|(" NAUTILE_H ":){4}(:" NAUTILE_H "){1,3}|(" NAUTILE_H ":){5}(:" NAUTILE_H "){1,2}|(" NAUTILE_H
                ":){6}:" NAUTILE_H "|(" NAUTILE_H ":){1,7}:"},
       {"hostname", NAUTILE_HOST},
-      {"uri", "[A-Za-z][A-Za-z0-9+-]{0,15}://" NAUTILE_HOST "(:[1-9]\\d{0,3})?"
-              "(/([A-Za-z0-9._~!$&'()*+,;=:@-]|%[0-9A-Fa-f]{2})*)*(\\?([A-Za-z0-9._~!$&'()*+,;=:@/?-]|%[0-9A-Fa-f]{2})*)?"
-              "(#([A-Za-z0-9._~!$&'()*+,;=:@/?-]|%[0-9A-Fa-f]{2})*)?"},
+      {"uri",
+       "[A-Za-z][A-Za-z0-9+-]{0,15}://" NAUTILE_HOST "(:[1-9]\\d{0,3})?"
+       "(/([A-Za-z0-9._~!$&'()*+,;=:@-]|%[0-9A-Fa-f]{2})*)*(\\?([A-Za-z0-9._~!$&'()*+,;=:@/?-]|%[0-9A-Fa-f]{2})*)?"
+       "(#([A-Za-z0-9._~!$&'()*+,;=:@/?-]|%[0-9A-Fa-f]{2})*)?"},
   };
 #undef NAUTILE_YEAR
 #undef NAUTILE_LEAP

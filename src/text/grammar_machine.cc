@@ -187,8 +187,8 @@ uint32_t Machine::intern(std::span<const Config> configs, bool accept, bool esca
     uint32_t& entry = state_table_[at & (state_table_.size() - 1)];
     if (entry == kUnknown) {
       entry = static_cast<uint32_t>(states_.size());
-      states_.push_back({static_cast<uint32_t>(configs_.size()), static_cast<uint32_t>(configs.size()), hash, -1, accept,
-                         escapes});
+      states_.push_back(
+          {static_cast<uint32_t>(configs_.size()), static_cast<uint32_t>(configs.size()), hash, -1, accept, escapes});
       configs_.insert(configs_.end(), configs.begin(), configs.end());
       rows_.resize(rows_.size() + static_cast<size_t>(program_.classes), kUnknown);
       stamps_.push_back(0);
@@ -304,9 +304,9 @@ std::string Machine::forced(uint32_t cell, size_t limit) {
       for (uint32_t e = program_.states[s].bytes; e < program_.states[s + 1].bytes && bytes <= 1; ++e) {
         const Program::ByteEdge& edge = program_.byte_edges[e];
         const int first = program_.byte_of[edge.first];
-        const bool single = edge.first == edge.last && (edge.first + 1 < program_.classes
-                                                             ? program_.byte_of[edge.first + 1] == first + 1
-                                                             : first == 255);
+        const bool single =
+            edge.first == edge.last &&
+            (edge.first + 1 < program_.classes ? program_.byte_of[edge.first + 1] == first + 1 : first == 255);
         if (!single || (bytes == 1 && first != byte)) {
           bytes = 2;
         } else {

@@ -1,9 +1,9 @@
 // Running a grammar's Program: the lazily built deterministic automaton, and the masks of allowed tokens.
 //
-// A position is a set of configurations (automaton state, stack of calls). Stacks share their tails and are interned, so
-// a set of configurations is found again by its numbers and becomes one deterministic state, with its transitions filled
-// in as they are walked. A mask is a walk over the token tree. It is worked out with the stack below the current rule
-// left open, so that it serves every depth; tokens that reach below are walked again with the real stack.
+// A position is a set of configurations (automaton state, stack of calls). Stacks share their tails and are interned,
+// so a set of configurations is found again by its numbers and becomes one deterministic state, with its transitions
+// filled in as they are walked. A mask is a walk over the token tree. It is worked out with the stack below the current
+// rule left open, so that it serves every depth; tokens that reach below are walked again with the real stack.
 //
 // What is remembered is bounded: when it grows too large, everything but the positions in use (cells) is dropped. No
 // answer depends on what was remembered. Thread-safety: none; Grammar holds the lock. Source: spec api.md 10.
@@ -66,9 +66,9 @@ class Machine {
   };
   struct Slot {
     uint32_t owner;
-    bool open;                       // worked out with an open stack
-    std::vector<uint32_t> bits;      // [mask_words]
-    std::vector<uint32_t> escapes;   // nodes of the tree where the stack below is needed
+    bool open;                      // worked out with an open stack
+    std::vector<uint32_t> bits;     // [mask_words]
+    std::vector<uint32_t> escapes;  // nodes of the tree where the stack below is needed
   };
   static constexpr uint32_t kUnknown = 0xffffffff, kDead = 0xfffffffe, kFree = 0xfffffffd;
   static constexpr uint32_t kBottom = 0, kOpen = 1;  // stacks: empty, and unknown

@@ -82,10 +82,10 @@ RuleId Builder::rule() {
 // The questions asked of the whole graph before it becomes a Program.
 struct Builder::Analysis {
   const Builder& b;
-  std::vector<RuleId> owner;       // [states]
-  std::vector<uint32_t> group;     // [rules] those that can reach each other
-  std::vector<uint16_t> height;    // [states]
-  std::vector<uint8_t> nullable;   // [states] the end of the rule can be reached without consuming
+  std::vector<RuleId> owner;      // [states]
+  std::vector<uint32_t> group;    // [rules] those that can reach each other
+  std::vector<uint16_t> height;   // [states]
+  std::vector<uint8_t> nullable;  // [states] the end of the rule can be reached without consuming
   // Reverse edges: of each state, the edges that go to it or call the rule it begins.
   std::vector<uint32_t> into_begin, into;
   std::vector<StateId> source;  // [edges]

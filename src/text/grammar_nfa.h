@@ -1,9 +1,10 @@
-// What every grammar compiles to: a set of rules, each a nondeterministic automaton over bytes, that may call each other.
+// What every grammar compiles to: a set of rules, each a nondeterministic automaton over bytes, that may call each
+// other.
 //
-// Builder makes states and edges; finish() turns them into a Program in which every state can still reach the end: rules
-// that match nothing, and the edges into them, are gone, so that a walk never gets stuck. Nothing here is recursive, and
-// states are counted against a limit. Thread-safety: a Builder belongs to one thread; a Program is immutable.
-// Source: spec api.md 10.
+// Builder makes states and edges; finish() turns them into a Program in which every state can still reach the end:
+// rules that match nothing, and the edges into them, are gone, so that a walk never gets stuck. Nothing here is
+// recursive, and states are counted against a limit. Thread-safety: a Builder belongs to one thread; a Program is
+// immutable. Source: spec api.md 10.
 #pragma once
 
 #include <cstdint>
@@ -20,14 +21,14 @@ namespace nautile {
 // What one grammar may cost. Work is counted in steps, not in time, so that the outcome never depends on the machine.
 struct GrammarLimits {
   size_t states = 200'000;
-  size_t schema_bytes = 256 << 10;    // of a schema's text
-  size_t pattern_bytes = 16 << 10;    // of one regular expression
+  size_t schema_bytes = 256 << 10;  // of a schema's text
+  size_t pattern_bytes = 16 << 10;  // of one regular expression
   int schema_depth = 64;
   size_t enum_values = 10'000;
-  size_t alternatives = 4096;         // that anyOf inside allOf may multiply to
-  int nesting = 64;                   // of what is generated
-  size_t cache_bytes = 48 << 20;      // of states and masks worked out while generating
-  uint64_t walk_steps = 4'000'000;   // for one mask
+  size_t alternatives = 4096;       // that anyOf inside allOf may multiply to
+  int nesting = 64;                 // of what is generated
+  size_t cache_bytes = 48 << 20;    // of states and masks worked out while generating
+  uint64_t walk_steps = 4'000'000;  // for one mask
 };
 
 namespace grammar {

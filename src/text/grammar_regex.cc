@@ -325,30 +325,41 @@ class PatternParser {
     const auto one = [&](uint32_t point) { set = {point, point}; };
     CharSet named;
     switch (c) {
-      case 'd': case 'D':
+      case 'd':
+      case 'D':
         named.add('0', '9');
         break;
-      case 'w': case 'W':
+      case 'w':
+      case 'W':
         named.add('0', '9');
         named.add('A', 'Z');
         named.add('a', 'z');
         named.add('_', '_');
         break;
-      case 's': case 'S':
+      case 's':
+      case 'S':
         named.add('\t', '\r');
         named.add(' ', ' ');
         break;
-      case 'n': return one('\n'), Status();
-      case 't': return one('\t'), Status();
-      case 'r': return one('\r'), Status();
-      case 'f': return one('\f'), Status();
-      case 'v': return one('\v'), Status();
-      case 'a': return one('\a'), Status();
-      case '0': return one(0), Status();
+      case 'n':
+        return one('\n'), Status();
+      case 't':
+        return one('\t'), Status();
+      case 'r':
+        return one('\r'), Status();
+      case 'f':
+        return one('\f'), Status();
+      case 'v':
+        return one('\v'), Status();
+      case 'a':
+        return one('\a'), Status();
+      case '0':
+        return one(0), Status();
       case 'b':
         if (in_class) return one('\b'), Status();
         return error("invalid_schema: \\b is not supported");
-      case 'x': case 'u': {
+      case 'x':
+      case 'u': {
         const bool braces = take("{");
         const size_t digits = braces ? 6 : c == 'x' ? 2 : 4;
         uint32_t point = 0;

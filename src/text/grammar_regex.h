@@ -1,8 +1,8 @@
 // Regular expressions for grammars: the subset that needs no backtracking, over code points.
 //
 // Literals, ".", classes, \d \w \s and their complements (ASCII, as in RE2), groups, alternation, * + ? {m,n} (lazy
-// spellings mean the same), ^ and $ anywhere. No back-references, look-around, flags or \p: kInvalidArgument, naming the
-// byte. A Pattern becomes states of a Builder through TextEncoder, as raw UTF-8 or as the inside of a JSON string.
+// spellings mean the same), ^ and $ anywhere. No back-references, look-around, flags or \p: kInvalidArgument, naming
+// the byte. A Pattern becomes states of a Builder through TextEncoder, as raw UTF-8 or as the inside of a JSON string.
 // Thread-safety: values; an encoder belongs to one thread. Source: spec api.md 10.
 #pragma once
 

@@ -106,15 +106,14 @@ Result<RuleId> SchemaCompiler::rule(FlatSchema::Nodes nodes) {
     std::erase_if(nodes, [](const Json* node) { return node->is_boolean() && node->get<bool>(); });
     if (nodes.empty()) nodes.push_back(&anything());
   }
-  if (nodes.size() == 1 && ((nodes[0]->is_boolean() && nodes[0]->get<bool>()) ||
-                            (nodes[0]->is_object() && nodes[0]->empty()))) {
+  if (nodes.size() == 1 &&
+      ((nodes[0]->is_boolean() && nodes[0]->get<bool>()) || (nodes[0]->is_object() && nodes[0]->empty()))) {
     return pieces_.any_value();
   }
   const auto [entry, added] = rules_.try_emplace(nodes, 0);
   if (!added) return entry->second;
   if (nodes.size() == 1) {  // the same text, the same rule
-    const auto [same, fresh] =
-        by_text_.try_emplace(nodes[0]->dump(-1, ' ', false, Json::error_handler_t::replace), 0);
+    const auto [same, fresh] = by_text_.try_emplace(nodes[0]->dump(-1, ' ', false, Json::error_handler_t::replace), 0);
     if (fresh) same->second = builder_.rule();
     entry->second = same->second;
     if (!fresh) return entry->second;

@@ -2,10 +2,10 @@
 //
 // Every place of a schema becomes a rule, so that neither deep nor recursive schemas recurse here. Members come in the
 // schema's own order. What a schema leaves open is closed: an object that declares properties has no others unless
-// additionalProperties is given, an array with prefixItems ends there unless items is given, and keywords without `type`
-// imply theirs; so what is generated is always valid, though not everything valid can be generated. Strings with a
-// length or a pattern are spelled without \uXXXX. An object's free members may repeat a name.
-// Errors are kInvalidArgument with the place's path; the text begins with "invalid_schema: " or "schema_too_complex: ".
+// additionalProperties is given, an array with prefixItems ends there unless items is given, and keywords without
+// `type` imply theirs; so what is generated is always valid, though not everything valid can be generated. Strings with
+// a length or a pattern are spelled without \uXXXX. An object's free members may repeat a name. Errors are
+// kInvalidArgument with the place's path; the text begins with "invalid_schema: " or "schema_too_complex: ".
 // Thread-safety: belongs to one thread. Source: spec api.md 10.
 #pragma once
 
@@ -22,8 +22,15 @@
 namespace nautile::grammar {
 
 enum SchemaType : unsigned {
-  kNull = 1, kBoolean = 2, kInteger = 4, kFraction = 8, kString = 16, kArray = 32, kObject = 64,
-  kNumber = kInteger | kFraction, kAnyType = 127,
+  kNull = 1,
+  kBoolean = 2,
+  kInteger = 4,
+  kFraction = 8,
+  kString = 16,
+  kArray = 32,
+  kObject = 64,
+  kNumber = kInteger | kFraction,
+  kAnyType = 127,
 };
 
 // What one value must be: schemas that hold together, without their alternatives.
@@ -66,8 +73,8 @@ class SchemaCompiler {
  public:
   // `schema` is what "#" means; all must outlive the compiler. lenient: keywords that are not supported are ignored and
   // listed.
-  SchemaCompiler(Builder& builder, JsonPieces& pieces, const GrammarLimits& limits, const Json& schema, std::string path,
-                 bool lenient);
+  SchemaCompiler(Builder& builder, JsonPieces& pieces, const GrammarLimits& limits, const Json& schema,
+                 std::string path, bool lenient);
 
   // The alternatives of a value that satisfies all `nodes`.
   Result<std::vector<FlatSchema>> flatten(const FlatSchema::Nodes& nodes);

@@ -159,7 +159,8 @@ void TextEncoder::texts(StateId from, const std::vector<const Pattern*>& pattern
       ends = ends && at[i] == patterns[i]->end_;
       for (uint32_t e = patterns[i]->first_[at[i]]; e != 0; e = patterns[i]->edges_[e].next) {
         const Pattern::Edge& edge = patterns[i]->edges_[e];
-        if (edge.kind == Pattern::Edge::kChars || (edge.kind == Pattern::Edge::kBegin && at[count] & kConsumed)) continue;
+        if (edge.kind == Pattern::Edge::kChars || (edge.kind == Pattern::Edge::kBegin && at[count] & kConsumed))
+          continue;
         Key next = at;
         next[i] = edge.target;
         if (edge.kind == Pattern::Edge::kEnd) next[count] |= kEnded;

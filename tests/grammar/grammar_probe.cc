@@ -3,8 +3,8 @@
 //   grammar_probe TOKENIZER.json serve     one request a line on stdin, one answer a line on stdout
 //   grammar_probe TOKENIZER.json time [N]  a table: compile, first mask, mask seen before, accept; over N walks
 //
-// A request is {"schema": ...} or {"regex": "..."} with "walks" and "seed" (random texts that the grammar allows, cut after
-// "limit" tokens), or with "prefix" (the ids allowed behind it). "lenient" as in the API.
+// A request is {"schema": ...} or {"regex": "..."} with "walks" and "seed" (random texts that the grammar allows, cut
+// after "limit" tokens), or with "prefix" (the ids allowed behind it). "lenient" as in the API.
 #include <algorithm>
 #include <cstdio>
 #include <iostream>
@@ -37,7 +37,8 @@ double quantile(std::vector<double> values, double q) {
   return values[std::min(values.size() - 1, static_cast<size_t>(q * static_cast<double>(values.size())))];
 }
 
-// A text the grammar allows; tokens that close and the end are preferred as it grows. Empty optional: not ended by then.
+// A text the grammar allows; tokens that close and the end are preferred as it grows. Empty optional: not ended by
+// then.
 std::optional<std::string> walk(const std::shared_ptr<const Grammar>& grammar, std::mt19937& random, size_t limit,
                                 TokenId dsml, Times* times) {
   GrammarMatcher matcher(grammar);
@@ -64,7 +65,8 @@ std::optional<std::string> walk(const std::shared_ptr<const Grammar>& grammar, s
       std::vector<TokenId> closing;
       for (const TokenId id : ids) {
         const std::string_view bytes = trie.bytes_of(id);
-        if (id == end || id == dsml || bytes == "\"" || bytes == "}" || bytes == "]" || bytes == "</") closing.push_back(id);
+        if (id == end || id == dsml || bytes == "\"" || bytes == "}" || bytes == "]" || bytes == "</")
+          closing.push_back(id);
       }
       if (!closing.empty()) pick = closing[random() % closing.size()];
     }
@@ -81,8 +83,8 @@ std::optional<std::string> walk(const std::shared_ptr<const Grammar>& grammar, s
   return std::nullopt;
 }
 
-void print_times(const char* name, const GrammarRequest& request, const std::shared_ptr<const TokenTrie>& trie, int walks,
-                 TokenId dsml) {
+void print_times(const char* name, const GrammarRequest& request, const std::shared_ptr<const TokenTrie>& trie,
+                 int walks, TokenId dsml) {
   const double begin = seconds_now();
   auto grammar = Grammar::compile(request, trie);
   const double compiled = seconds_now() - begin;
@@ -93,10 +95,10 @@ void print_times(const char* name, const GrammarRequest& request, const std::sha
   Times times;
   std::mt19937 random(7);
   for (int i = 0; i < walks; ++i) (void)walk(*grammar, random, 400, dsml, &times);
-  std::printf("%-22s %7.2f %8zu %9.3f %9.3f %9.3f %8.2f %8.2f %8.2f %7.1f %7zu\n", name, compiled * 1e3, (*grammar)->states(),
-              times.first[0] * 1e3, quantile(times.first, 0.5) * 1e3, quantile(times.first, 1) * 1e3,
-              quantile(times.again, 0.5) * 1e6, quantile(times.again, 0.99) * 1e6, quantile(times.accept, 0.5) * 1e6,
-              static_cast<double>((*grammar)->bytes()) / 1e6, times.first.size());
+  std::printf("%-22s %7.2f %8zu %9.3f %9.3f %9.3f %8.2f %8.2f %8.2f %7.1f %7zu\n", name, compiled * 1e3,
+              (*grammar)->states(), times.first[0] * 1e3, quantile(times.first, 0.5) * 1e3,
+              quantile(times.first, 1) * 1e3, quantile(times.again, 0.5) * 1e6, quantile(times.again, 0.99) * 1e6,
+              quantile(times.accept, 0.5) * 1e6, static_cast<double>((*grammar)->bytes()) / 1e6, times.first.size());
 }
 
 GrammarRequest schema_of(std::string_view text) {
@@ -115,18 +117,23 @@ int time_table(const Tokenizer& tokenizer, const std::shared_ptr<const TokenTrie
   const TokenId dsml = tokenizer.id_of("｜DSML｜").value_or(-1);
   request.text.kind = TextConstraint::kJsonObject;
   print_times("json_object", request, trie, walks, dsml);
-  print_times("person", schema_of(R"({"type":"object","properties":{"name":{"type":"string"},"age":{"type":"integer","minimum":0,
+  print_times("person",
+              schema_of(R"({"type":"object","properties":{"name":{"type":"string"},"age":{"type":"integer","minimum":0,
     "maximum":150},"tags":{"type":"array","items":{"type":"string"}},"kind":{"enum":["a","b","c"]}},
-    "required":["name","age","tags"]})"), trie, walks, dsml);
-  print_times("tree (recursive)", schema_of(R"({"$ref":"#/$defs/n","$defs":{"n":{"type":"object","properties":{"v":{"type":"string"},
-    "kids":{"type":"array","items":{"$ref":"#/$defs/n"}}},"required":["v","kids"]}}})"), trie, walks, dsml);
+    "required":["name","age","tags"]})"),
+              trie, walks, dsml);
+  print_times("tree (recursive)",
+              schema_of(R"({"$ref":"#/$defs/n","$defs":{"n":{"type":"object","properties":{"v":{"type":"string"},
+    "kids":{"type":"array","items":{"$ref":"#/$defs/n"}}},"required":["v","kids"]}}})"),
+              trie, walks, dsml);
   print_times("maxLength 500", schema_of(R"({"type":"string","maxLength":500})"), trie, walks, dsml);
   print_times("date-time", schema_of(R"({"type":"string","format":"date-time"})"), trie, walks, dsml);
   std::string many = R"({"enum":[)";
   for (int i = 0; i < 10000; ++i) many += (i ? ",\"value " : "\"value ") + std::to_string(i * 7919) + "\"";
   print_times("enum of 10000", schema_of(many + "]}"), trie, walks, dsml);
   std::string wide = R"({"type":"object","properties":{)";
-  for (int i = 0; i < 500; ++i) wide += (i ? ",\"" : "\"") + ("property" + std::to_string(i)) + R"(":{"type":"string"})";
+  for (int i = 0; i < 500; ++i)
+    wide += (i ? ",\"" : "\"") + ("property" + std::to_string(i)) + R"(":{"type":"string"})";
   print_times("500 optional", schema_of(wide + "}}"), trie, walks, dsml);
   request.text.kind = TextConstraint::kRegex;
   request.text.pattern = "(a{1,30}b?){1,300}[^c]*";
@@ -139,7 +146,8 @@ int time_table(const Tokenizer& tokenizer, const std::shared_ptr<const TokenTrie
   tools.tools->choice.kind = ToolChoice::kRequired;
   for (int i = 0; i < 20; ++i) {
     auto parameters = parse_json(R"({"type":"object","properties":{"path":{"type":"string"},"line":{"type":"integer"},
-      "mode":{"enum":["r","w"]},"options":{"type":"object","properties":{"deep":{"type":"boolean"}}}},"required":["path"]})", "p");
+      "mode":{"enum":["r","w"]},"options":{"type":"object","properties":{"deep":{"type":"boolean"}}}},"required":["path"]})",
+                                 "p");
     tools.tools->tools.push_back({"tool_" + std::to_string(i), "", *parameters});
   }
   print_times("20 tools, required", tools, trie, walks, dsml);
