@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <utility>
 
+#include "text/grammar_gbnf.h"
+
 namespace nautile {
 namespace {
 
@@ -63,10 +65,6 @@ class Compiler {
       builder_.literal(begin, "\n\n", before_block);
     }
     if (tools) {
-      for (size_t i = 0; i < request_.tools->tools.size(); ++i) {
-        NAUTILE_RETURN_IF_ERROR(check_size(request_.tools->tools[i].parameters,
-                                           "tools[" + std::to_string(i) + "].function.parameters", limits_));
-      }
       NAUTILE_RETURN_IF_ERROR(
           add_tool_calls(*request_.tools, builder_, pieces_, limits_, compilers_, before_block, end));
     }
@@ -90,7 +88,6 @@ class Compiler {
         builder_.call(from, pieces_.any_object(), to);
         break;
       case TextConstraint::kJsonSchema: {
-        NAUTILE_RETURN_IF_ERROR(check_size(text.schema, text.place, limits_));
         compilers_.push_back(
             std::make_unique<SchemaCompiler>(builder_, pieces_, limits_, text.schema, text.place, text.lenient));
         NAUTILE_ASSIGN(const RuleId rule, compilers_.back()->rule({&text.schema}));
@@ -102,6 +99,12 @@ class Compiler {
         auto pattern = Pattern::parse(text.pattern, true, limits_);
         if (!pattern.ok()) return pattern.status().at(text.place);
         pieces_.text(TextForm::kRaw).texts(from, {&*pattern}, {}, to);
+        break;
+      }
+      case TextConstraint::kGbnf: {
+        auto rule = add_gbnf(text.pattern, builder_, pieces_, limits_);
+        if (!rule.ok()) return rule.status().at(text.place);
+        builder_.call(from, *rule, to);
         break;
       }
       case TextConstraint::kChoice: {
@@ -129,6 +132,15 @@ class Compiler {
 
 }  // namespace
 
+Status check_grammar_size(const GrammarRequest& request, const GrammarLimits& limits) {
+  NAUTILE_RETURN_IF_ERROR(check_size(request.text.schema, request.text.place, limits));
+  for (size_t i = 0; request.tools && i < request.tools->tools.size(); ++i) {
+    NAUTILE_RETURN_IF_ERROR(
+        check_size(request.tools->tools[i].parameters, "tools[" + std::to_string(i) + "].function.parameters", limits));
+  }
+  return {};
+}
+
 Grammar::Grammar(Program program, std::shared_ptr<const TokenTrie> trie, const GrammarLimits& limits)
     : program_(std::move(program)), trie_(std::move(trie)), machine_(program_, *trie_, limits) {}
 
@@ -139,6 +151,7 @@ Result<std::shared_ptr<const Grammar>> Grammar::compile(const GrammarRequest& re
     return Status(Code::kUnsupported, "the vocabulary has no token for some byte: text cannot be constrained",
                   "tokenizer.json");
   }
+  NAUTILE_RETURN_IF_ERROR(check_grammar_size(request, limits));
   std::vector<std::string> ignored;
   NAUTILE_ASSIGN(Program program, Compiler(request, limits).run(ignored));
   const auto grammar = std::shared_ptr<Grammar>(new Grammar(std::move(program), std::move(trie), limits));

@@ -27,11 +27,11 @@ namespace nautile {
 
 // What the visible text must be.
 struct TextConstraint {
-  enum Kind { kNone, kJsonObject, kJsonSchema, kRegex, kChoice } kind = kNone;
+  enum Kind { kNone, kJsonObject, kJsonSchema, kRegex, kChoice, kGbnf } kind = kNone;
   Json schema{};                            // of kJsonSchema
   std::string place = "schema";             // where it stands in the request, for messages
   bool lenient = false;                     // ignore keywords that are not supported (strict: false)
-  std::string pattern{};                    // of kRegex; the whole text must match
+  std::string pattern{};                    // of kRegex and kGbnf; the whole text must match
   std::vector<std::string> choices{};       // of kChoice
   std::optional<std::string> whitespace{};  // expression for what may stand between JSON tokens
 };
@@ -42,6 +42,9 @@ struct GrammarRequest {
   // it or a block); required and named leave only a block; none, or no tools, only text.
   std::optional<ToolConstraint> tools;
 };
+
+// Whether the request's schemas are small and shallow enough to be looked at; the first thing compile() asks.
+Status check_grammar_size(const GrammarRequest& request, const GrammarLimits& limits);
 
 class Grammar {
  public:

@@ -152,7 +152,6 @@ Result<std::vector<FlatSchema>> SchemaCompiler::flatten(const FlatSchema::Nodes&
   std::vector<Open> work(1);
   for (auto node = nodes.rbegin(); node != nodes.rend(); ++node) work[0].pending.push_back({*node, Pending::kWhole, 0});
   work[0].flat.at = nodes[0];
-  size_t merges = 0;
   while (!work.empty()) {
     Open open = std::move(work.back());
     work.pop_back();
@@ -160,7 +159,7 @@ Result<std::vector<FlatSchema>> SchemaCompiler::flatten(const FlatSchema::Nodes&
     while (!open.pending.empty() && !forked && (open.flat.types != 0 || !open.flat.typed)) {
       const Pending next = open.pending.back();
       open.pending.pop_back();
-      if (++merges > 8 * limits_.alternatives) return too_complex(next.node, "too many schemas in one place");
+      if (!spend(1 + next.node->size())) return too_complex(next.node, "too many schemas in one place");
       if (next.depth > kMaxReferences) {
         return error(next.node, "",
                      "invalid_schema: it refers to itself, or through too many others, with nothing in between");
@@ -175,6 +174,9 @@ Result<std::vector<FlatSchema>> SchemaCompiler::flatten(const FlatSchema::Nodes&
       if (work.size() + out.size() + list.size() > limits_.alternatives) {
         return too_complex(next.node, "too many alternatives");
       }
+      const size_t copied = open.pending.size() + open.flat.members.size() + open.flat.required.size() +
+                            open.flat.elements.size() + (open.flat.values ? open.flat.values->size() : 0);
+      if (!spend(list.size() * (1 + copied))) return too_complex(next.node, "too many alternatives");
       child(next.node, key, &list);
       for (size_t i = list.size(); i-- > 0;) {
         Open fork = open;
@@ -227,6 +229,7 @@ Status SchemaCompiler::keywords(const Json* node, int depth, Open& open) {
 
 Status SchemaCompiler::keyword(const Json* node, const std::string& key, const Json& value, Open& open) {
   FlatSchema& flat = open.flat;
+  if (value.is_structured() && !spend(value.size())) return too_complex(node, "too many schemas in one place");
   if (key == "type") return type_keyword(node, value, flat);
   if (key == "enum" || key == "const") return values_keyword(node, key, value, flat);
   if (one_of(key, {"minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"})) {
@@ -366,8 +369,12 @@ Status SchemaCompiler::text_keyword(const Json* node, const std::string& key, co
   }
   std::shared_ptr<const Pattern>& cached = pattern_cache_[key + ' ' + text];
   if (!cached) {
-    auto pattern = Pattern::parse(known ? std::string_view(known) : text, known != nullptr, limits_);
+    // All expressions of a schema share the states that one may have.
+    GrammarLimits left = limits_;
+    left.states -= std::min(left.states, pattern_states_);
+    auto pattern = Pattern::parse(known ? std::string_view(known) : text, known != nullptr, left);
     if (!pattern.ok()) return error(node, key, pattern.status().what() + " (" + pattern.status().where() + ")");
+    pattern_states_ += pattern.value().states();
     cached = std::make_shared<const Pattern>(std::move(*pattern));
   }
   if (std::find(flat.patterns.begin(), flat.patterns.end(), cached) != flat.patterns.end()) return {};

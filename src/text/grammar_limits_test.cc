@@ -58,7 +58,21 @@ TEST_CASE("grammar limits: what is too large is refused with its place") {
   }
   request.text.schema = {{"$defs", defs}, {"$ref", "#/$defs/d19"}};
   CHECK(too_complex(request).starts_with("schema"));
-  // The same with a list each is a small grammar of very long texts.
+  // Many expressions that are each small enough.
+  request.text.schema = {{"type", "object"}, {"properties", Json::object()}};
+  for (int i = 0; i < 2000; ++i) {
+    request.text.schema["properties"]["p" + std::to_string(i)] = {
+        {"pattern", "^(a" + std::to_string(i) + "){1,9000}$"}};
+  }
+  CHECK(too_complex(request).starts_with("schema.properties.p"));
+  // Many places that each lead to many schemas.
+  Json wide = Json::object();
+  for (int i = 0; i < 1500; ++i) wide["m" + std::to_string(i)] = true;
+  Json many = Json::array();
+  for (int i = 0; i < 3000; ++i) many.push_back({{"$ref", "#/$defs/wide"}});
+  request.text.schema = {{"$defs", {{"wide", {{"properties", wide}}}}}, {"allOf", many}};
+  CHECK(too_complex(request).starts_with("schema"));
+  // References that double, but in a list each: a small grammar of very long texts.
   for (int i = 1; i < 40; ++i) {
     const Json ref = {{"$ref", "#/$defs/d" + std::to_string(i - 1)}};
     defs["d" + std::to_string(i)] = {{"type", "array"}, {"prefixItems", Json::array({ref, ref})}, {"minItems", 2}};

@@ -25,6 +25,7 @@ struct GrammarLimits {
   size_t pattern_bytes = 16 << 10;  // of one regular expression
   int schema_depth = 64;
   size_t enum_values = 10'000;
+  size_t merge_steps = 1'000'000;   // keywords read, once for every alternative and reference that leads to them
   size_t alternatives = 4096;       // that anyOf inside allOf may multiply to
   int nesting = 64;                 // of what is generated
   size_t cache_bytes = 48 << 20;    // of states and masks worked out while generating

@@ -8,6 +8,7 @@
 
 #include <cstdint>
 #include <map>
+#include <optional>
 #include <string_view>
 #include <utility>
 #include <vector>
@@ -41,6 +42,7 @@ class Pattern {
  public:
   // anchored: the whole text must match; else any part of it (as JSON Schema's `pattern`).
   static Result<Pattern> parse(std::string_view expression, bool anchored, const GrammarLimits& limits);
+  size_t states() const { return first_.size(); }
 
  private:
   friend class PatternParser;
@@ -79,6 +81,13 @@ class TextEncoder {
   void other_texts(StateId from, std::vector<std::string> listed, const CharSet& alphabet, StateId to);
 
  private:
+  // How one code point of a set is written: small sets in place, others by a rule.
+  struct Symbol {
+    CharSet small;
+    std::optional<RuleId> rule;
+  };
+  Symbol symbol(const CharSet& set);
+  void write(StateId from, const Symbol& symbol, StateId to);
   void spell(StateId from, const CharSet& set, StateId to);
 
   Builder& builder_;

@@ -110,6 +110,7 @@ class SchemaCompiler {
   Status text_keyword(const Json* node, const std::string& key, const Json& value, FlatSchema& flat);
   Status values_keyword(const Json* node, const std::string& key, const Json& value, FlatSchema& flat);
   Status members_keyword(const Json* node, const std::string& key, const Json& value, FlatSchema& flat);
+  bool spend(size_t steps) { return (merges_ += steps) <= limits_.merge_steps; }
   Status fill(const FlatSchema::Nodes& nodes, RuleId rule);
   Status constants(const FlatSchema& flat, unsigned types, TextForm form, StateId from, StateId to);
   Status object(const FlatSchema& flat, StateId from, StateId to);
@@ -127,6 +128,7 @@ class SchemaCompiler {
   std::map<std::string, std::shared_ptr<const Pattern>> pattern_cache_;
   std::vector<std::pair<FlatSchema::Nodes, RuleId>> queue_;
   std::vector<std::string> ignored_;
+  size_t merges_ = 0, pattern_states_ = 0;
 };
 
 // Whether a keyword says nothing about which values are valid.

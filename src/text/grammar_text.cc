@@ -112,18 +112,30 @@ void TextEncoder::spell(StateId from, const CharSet& set, StateId to) {
   if (!escapes.empty()) builder_.literals(from, std::move(escapes), to);
 }
 
-void TextEncoder::chars(StateId from, const CharSet& set, StateId to) {
-  if (set.empty()) return;
-  // One byte each: not worth a rule.
+TextEncoder::Symbol TextEncoder::symbol(const CharSet& set) {
   const CharSet simple = form_ == TextForm::kJson ? set.intersection(json_plain()) : set;
-  if (simple == set && set.ranges().size() <= 8 && set.ranges().back().second < 0x80) return spell(from, set, to);
+  if (simple == set && set.ranges().size() <= 8 && (set.empty() || set.ranges().back().second < 0x80)) {
+    return {set, std::nullopt};
+  }
   auto found = rules_.find(set);
   if (found == rules_.end()) {
     found = rules_.emplace(set, builder_.rule()).first;
     const Piece rule = builder_.of(found->second);
     spell(rule.begin, set, rule.end);
   }
-  builder_.call(from, found->second, to);
+  return {{}, found->second};
+}
+
+void TextEncoder::write(StateId from, const Symbol& symbol, StateId to) {
+  if (symbol.rule) {
+    builder_.call(from, *symbol.rule, to);
+  } else {
+    spell(from, symbol.small, to);
+  }
+}
+
+void TextEncoder::chars(StateId from, const CharSet& set, StateId to) {
+  if (!set.empty()) write(from, symbol(set), to);
 }
 
 void TextEncoder::texts(StateId from, const std::vector<const Pattern*>& patterns, TextLength length, StateId to) {
@@ -151,6 +163,7 @@ void TextEncoder::texts(StateId from, const std::vector<const Pattern*>& pattern
   for (size_t i = 0; i < count; ++i) key[i] = patterns[i]->begin_;
   builder_.empty(from, reach(key));
   const CharSet all = CharSet::all();
+  std::map<uint32_t, Symbol> symbols;  // of a single pattern's sets, which are copied with every repetition
   while (!work.empty() && !builder_.exhausted()) {
     const auto& [at, state] = *work.back();
     work.pop_back();
@@ -169,6 +182,17 @@ void TextEncoder::texts(StateId from, const std::vector<const Pattern*>& pattern
     }
     if (ends) builder_.empty(state, to);
     if (at[count] & kEnded || at[count + 1] >= length.max) continue;
+    if (count == 1) {
+      for (uint32_t e = patterns[0]->first_[at[0]]; e != 0; e = patterns[0]->edges_[e].next) {
+        const Pattern::Edge& edge = patterns[0]->edges_[e];
+        if (edge.kind != Pattern::Edge::kChars || patterns[0]->sets_[edge.set].empty()) continue;
+        auto found = symbols.find(edge.set);
+        if (found == symbols.end()) found = symbols.emplace(edge.set, symbol(patterns[0]->sets_[edge.set])).first;
+        const uint32_t length_then = std::min<uint32_t>(at[2] + 1, static_cast<uint32_t>(cap));
+        write(state, found->second, reach({edge.target, at[1] | kConsumed, length_then}));
+      }
+      continue;
+    }
     // One code point, in all patterns at once: every choice of an edge each.
     Key next = at;
     next[count] |= count > 0 ? kConsumed : 0;

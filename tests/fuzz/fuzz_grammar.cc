@@ -1,4 +1,4 @@
-// Any bytes as a schema, a regular expression, choices or a tool's parameters; then a walk steered by the rest of the
+// Any bytes as a schema, a regular expression, a GBNF grammar, choices or a tool's parameters; then a walk steered by the rest of the
 // input: bounded work, never a dead end, and what a mask allows is accepted.
 #include <cstdlib>
 
@@ -33,7 +33,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   if (data[0] & 16) request.text.whitespace = "[ \n]{0,2}";
   switch (data[0] & 3) {
     case 0:
-      request.text.kind = TextConstraint::kRegex;
+      request.text.kind = data[0] & 32 ? TextConstraint::kGbnf : TextConstraint::kRegex;
       request.text.pattern = text;
       break;
     case 1:
