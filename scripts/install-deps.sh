@@ -3,7 +3,7 @@
 # Asks for root through sudo when it is not root. docs/dependencies.md says why each is here.
 set -euo pipefail
 packages=(g++ cmake ninja-build pkg-config python3 xz-utils nlohmann-json3-dev libfmt-dev libcli11-dev libpcre2-dev
-  libxxhash-dev libreadline-dev doctest-dev)
+  libxxhash-dev libreadline-dev libboost1.81-dev libssl-dev doctest-dev)
 missing=()
 for package in "${packages[@]}"; do
   dpkg-query -W -f='${Status}' "$package" 2>/dev/null | grep -q 'install ok installed' || missing+=("$package")

@@ -29,8 +29,8 @@ dpkg-query -W -f='${Status}' clang 2>/dev/null | grep -q 'install ok installed' 
   echo "installing clang"; apt-get install -y -q --no-install-recommends clang libclang-rt-14-dev
 }
 cmake --preset fuzz >/dev/null
-cmake --build build/fuzz -j "$jobs" --target fuzz_safetensors fuzz_config_json fuzz_tokenizer_json fuzz_output_parser fuzz_disk_file
-for name in safetensors config_json tokenizer_json output_parser disk_file; do
+cmake --build build/fuzz -j "$jobs" --target fuzz_safetensors fuzz_config_json fuzz_tokenizer_json fuzz_output_parser fuzz_disk_file fuzz_grammar
+for name in safetensors config_json tokenizer_json output_parser disk_file grammar; do
   mkdir -p "build/fuzz/corpus/$name"
   seeds=()
   [ -d "tests/fuzz/seeds/$name" ] && seeds=("tests/fuzz/seeds/$name")
@@ -47,6 +47,7 @@ if [ -n "${NAUTILE_PYTHON:-}" ]; then
   mkdir -p build/oracle
   xz -dc tests/golden/text/v4_tokenizer.json.xz >build/oracle/tokenizer.json
   "$NAUTILE_PYTHON" tests/oracle/tokenizer_oracle.py compare build/oracle/tokenizer.json "$program"
+  "$NAUTILE_PYTHON" tests/oracle/grammar_oracle.py build/release/tests/grammar/grammar_probe build/oracle/tokenizer.json
 else
   echo "skipped: set NAUTILE_PYTHON to a Python with tests/oracle/requirements.txt"
 fi

@@ -5,47 +5,59 @@
 
 #include <charconv>
 #include <cmath>
-#include <unordered_set>
+#include <unordered_map>
 #include <vector>
 
 namespace nautile {
 namespace {
 
-// Builds the document through the library's own builder while checking depth and duplicate keys.
-class StrictBuilder : public nlohmann::detail::json_sax_dom_parser<Json> {
+// Builds the document while checking it. The library's own builder looks for each key of an ordered object from the
+// object's start, which is quadratic in the number of keys; this one appends, and finds duplicates by hash.
+class StrictBuilder : public nlohmann::json_sax<Json> {
  public:
-  using Base = nlohmann::detail::json_sax_dom_parser<Json>;
-  explicit StrictBuilder(Json& root) : Base(root, false) {}
+  StrictBuilder(Json& root, const JsonRules& rules) : root_(root), rules_(rules) {}
 
-  bool start_object(std::size_t size) {
-    keys_.emplace_back();
-    return deeper() && Base::start_object(size);
-  }
-  bool end_object() {
-    keys_.pop_back();
-    --depth_;
-    return Base::end_object();
-  }
-  bool start_array(std::size_t size) { return deeper() && Base::start_array(size); }
-  bool end_array() {
-    --depth_;
-    return Base::end_array();
-  }
-  bool key(std::string& name) {
-    if (!keys_.back().insert(name).second) {
-      problem_ = fmt::format("the key \"{}\" appears twice in one object", name);
-      return false;
-    }
-    return Base::key(name);
-  }
-  bool number_float(double value, const std::string& digits) {
+  bool null() override { return put(nullptr) != nullptr; }
+  bool boolean(bool value) override { return put(value) != nullptr; }
+  bool number_integer(int64_t value) override { return put(value) != nullptr; }
+  bool number_unsigned(uint64_t value) override { return put(value) != nullptr; }
+  bool number_float(double value, const std::string& digits) override {
     if (digits.find_first_of(".eE") == std::string::npos) {
       problem_ = fmt::format("the integer {} does not fit 64 bits", digits);
       return false;
     }
-    return Base::number_float(value, digits);
+    return put(value) != nullptr;
   }
-  bool parse_error(std::size_t position, const std::string&, const nlohmann::detail::exception& error) {
+  bool string(std::string& value) override { return put(std::move(value)) != nullptr; }
+  bool binary(Json::binary_t&) override { return false; }
+  bool start_object(std::size_t) override { return open(Json::object()); }
+  bool start_array(std::size_t) override { return open(Json::array()); }
+  bool end_object() override { return close(); }
+  bool end_array() override { return close(); }
+
+  bool key(std::string& name) override {
+    Open& open = open_.back();
+    Members& members = open.value->get_ref<Json::object_t&>();
+    size_t at = members.size();
+    if (open.places.empty() && at < kScanned) {
+      for (at = 0; at < members.size() && members[at].first != name; ++at) {
+      }
+    } else {
+      if (open.places.empty()) {
+        for (size_t i = 0; i < members.size(); ++i) open.places.emplace(members[i].first, i);
+      }
+      at = open.places.emplace(name, members.size()).first->second;
+    }
+    if (at == members.size()) {
+      members.emplace_back(std::move(name), nullptr);
+    } else if (!rules_.last_duplicate_wins) {
+      problem_ = fmt::format("the key \"{}\" appears twice in one object", name);
+      return false;
+    }
+    open.member = &members[at].second;
+    return true;
+  }
+  bool parse_error(std::size_t position, const std::string&, const nlohmann::detail::exception& error) override {
     position_ = position;
     problem_ = json_fault(error);
     return false;
@@ -53,15 +65,57 @@ class StrictBuilder : public nlohmann::detail::json_sax_dom_parser<Json> {
 
   std::string problem_;
   std::size_t position_ = 0;
+  bool over_limit_ = false;
 
  private:
-  bool deeper() {
-    if (++depth_ <= kMaxJsonDepth) return true;
-    problem_ = fmt::format("nested deeper than {} levels", kMaxJsonDepth);
-    return false;
+  using Members = std::vector<std::pair<const std::string, Json>>;
+  static constexpr size_t kScanned = 16;  // objects this small need no table of their keys
+
+  struct Open {
+    Json* value;
+    Json* member = nullptr;  // of an object: where the next value goes
+    std::unordered_map<std::string, size_t> places{};
+  };
+
+  Json* put(Json value) {
+    if (++values_ > rules_.max_values) {
+      over_limit_ = true;
+      problem_ = fmt::format("it has more than {} values", rules_.max_values);
+      return nullptr;
+    }
+    if (open_.empty()) {
+      root_ = std::move(value);
+      return &root_;
+    }
+    Open& open = open_.back();
+    if (open.value->is_object()) {
+      *open.member = std::move(value);
+      return open.member;
+    }
+    Json::array_t& items = open.value->get_ref<Json::array_t&>();
+    items.push_back(std::move(value));
+    return &items.back();
   }
-  std::vector<std::unordered_set<std::string>> keys_;
-  int depth_ = 0;
+
+  bool open(Json value) {
+    if (static_cast<int>(open_.size()) >= rules_.max_depth) {
+      over_limit_ = true;
+      problem_ = fmt::format("nested deeper than {} levels", rules_.max_depth);
+      return false;
+    }
+    Json* placed = put(std::move(value));
+    if (placed != nullptr) open_.push_back({placed});
+    return placed != nullptr;
+  }
+  bool close() {
+    open_.pop_back();
+    return true;
+  }
+
+  Json& root_;
+  const JsonRules& rules_;
+  std::vector<Open> open_;
+  size_t values_ = 0;
 };
 
 const Json* field(const Json& object, const char* key) {
@@ -186,12 +240,14 @@ std::string json_fault(const nlohmann::detail::exception& error) {
   return cut == std::string::npos ? text : text.substr(cut + 2);
 }
 
-Result<Json> parse_json(std::string_view text, const std::string& where) {
+Result<Json> parse_json(std::string_view text, const std::string& where, const JsonRules& rules) {
   Json root;
-  StrictBuilder builder(root);
-  if (!read_json<Json>(text, &builder) || !builder.problem_.empty()) {
+  StrictBuilder builder(root, rules);
+  nlohmann::json_sax<Json>* handler = &builder;
+  if (!read_json<Json>(text, handler) || !builder.problem_.empty()) {
     const std::string place = builder.position_ ? fmt::format("{}, byte {}", where, builder.position_) : where;
-    return Status(Code::kCorrupt, "not valid JSON: " + builder.problem_, place);
+    return Status(builder.over_limit_ ? Code::kResourceExhausted : Code::kCorrupt,
+                  "not valid JSON: " + builder.problem_, place);
   }
   return root;
 }

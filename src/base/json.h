@@ -1,6 +1,6 @@
-// JSON in: one strict parser for every file and request that Nautile reads. Order-preserving, rejects duplicate keys,
-// invalid UTF-8, trailing bytes, nesting deeper than kMaxJsonDepth, and integers that 64 bits do not hold (never
-// rounded).
+// JSON in: one strict parser for every file and request that Nautile reads. Order-preserving, linear in the text,
+// rejects duplicate keys (unless told otherwise), invalid UTF-8, trailing bytes, nesting deeper than kMaxJsonDepth, and
+// integers that 64 bits do not hold (never rounded).
 //
 // Thread-safety: free functions without state.
 #pragma once
@@ -17,8 +17,15 @@ namespace nautile {
 using Json = nlohmann::ordered_json;
 inline constexpr int kMaxJsonDepth = 128;
 
-// `where` names the text in the error ("config.json"). kCorrupt with the byte position otherwise.
-Result<Json> parse_json(std::string_view text, const std::string& where);
+struct JsonRules {
+  int max_depth = kMaxJsonDepth;
+  size_t max_values = SIZE_MAX;      // of every kind, containers included
+  bool last_duplicate_wins = false;  // else a key that stands twice is a fault
+};
+
+// `where` names the text in the error ("config.json"). kCorrupt with the byte position otherwise; kResourceExhausted
+// for a text that is deeper or has more values than the rules allow.
+Result<Json> parse_json(std::string_view text, const std::string& where, const JsonRules& rules = {});
 
 // Feeds all of `text` to a SAX handler of J; false when the handler or the parser found a fault. Every caller of the
 // library's parser goes through here: the library takes a NUL byte for the end of its input, whatever follows, and no

@@ -23,6 +23,28 @@ TEST_CASE("parse_json refuses duplicate keys, depth, trailing bytes and bad UTF-
   CHECK(parse_json("[1, }", "t").status().where().find("byte 5") != std::string::npos);
 }
 
+TEST_CASE("parse_json is linear in the keys of one object, and the rules bend as asked") {
+  std::string text = "{";
+  for (int i = 0; i < 200000; ++i) text += "\"k" + std::to_string(i) + "\":" + std::to_string(i) + ",";
+  text += "\"last\":1}";
+  auto big = parse_json(text, "t");  // quadratic, this would take minutes
+  REQUIRE(big.ok());
+  CHECK(big->size() == 200001);
+  CHECK(big->begin().key() == "k0");
+  std::string twice = text;
+  twice.replace(twice.size() - 9, 6, "\"k777\"");
+  CHECK(parse_json(twice, "t").status().what().find("\"k777\" appears twice") != std::string::npos);
+  auto last = parse_json(twice, "t", {.last_duplicate_wins = true});
+  REQUIRE(last.ok());
+  CHECK(last->size() == 200000);
+  CHECK((*last)["k777"] == 1);
+  CHECK(parse_json(R"({"a": {"x": [1]}, "b": 1, "a": [2, 3]})", "t", {.last_duplicate_wins = true})->dump() ==
+        R"({"a":[2,3],"b":1})");
+  CHECK(parse_json("[1,[2],3]", "t", {.max_values = 5}).ok());
+  CHECK(parse_json("[1,[2],3]", "t", {.max_values = 4}).status().code() == Code::kResourceExhausted);
+  CHECK(parse_json("[[[]]]", "t", {.max_depth = 2}).status().code() == Code::kResourceExhausted);
+}
+
 TEST_CASE("typed fields name the place and the type") {
   Json object = parse_json(R"({"n": 3, "x": 1.5, "big": 18446744073709551615})", "t").value();
   CHECK(json_int(object, "n", "config.json").value() == 3);

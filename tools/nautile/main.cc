@@ -29,6 +29,7 @@ int main(int argc, char** argv) {
   add_bench(app, run);
   add_chat(app, run);
   add_run(app, run);
+  add_serve(app, run);
   add_score(app, run);
   add_tokenize(app, run);
   add_inspect(app, run);

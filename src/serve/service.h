@@ -1,0 +1,146 @@
+// The service behind the HTTP server: routing, keys, admission, jobs, probes, metrics, draining.
+//
+// States: loading (no backend yet), ready, draining, failed. The port is open in all of them; only ready ones admit.
+// Thread-safety: the io thread, but for became_ready() and load_failed(), which post to it. Source: spec api.md 3, 14.
+#pragma once
+
+#include <map>
+#include <memory>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "serve/auth.h"
+#include "serve/backend.h"
+#include "serve/http.h"
+#include "serve/job.h"
+#include "serve/log.h"
+#include "serve/metrics.h"
+#include "serve/router.h"
+#include "serve/translate.h"
+#include "serve/workers.h"
+#include "sys/file.h"
+
+namespace nautile::serve {
+
+struct CorsOptions {
+  std::vector<std::string> origins;  // exact, or "*"; empty: off
+  std::string methods = "GET, POST, DELETE, OPTIONS", headers = "*", expose;
+  int max_age_s = 600;
+};
+
+struct ServiceOptions {
+  std::vector<std::string> api_keys;  // each may be a comma-separated list
+  std::string api_key_file;
+  bool loopback_only = true;  // what Host may say is checked
+  std::vector<std::string> allowed_hosts;
+  bool metrics_public = false;
+  int metrics_listener = -1;  // a listener that serves metrics and probes alone, without key
+  CorsOptions cors;
+  bool strict_params = false, strict_replay = false, default_model = false, ignore_hosted_tools = false;
+  bool cache_global = false;  // one scope of cached prefixes for all keys
+  bool list_aliases = false, reasoning_alias = false, per_request_metrics = false, ui = true;
+  double drain_timeout_s = 60, request_timeout_s = 0, queue_timeout_s = 600, keep_alive_s = 15;
+  int workers = 2;
+  size_t replay_bytes = 64 << 20;
+  size_t max_prepared = 512;  // requests being parsed or running at once
+  size_t unsent_bytes = 1 << 20;
+  Limits limits;
+  std::string version = "0.1.0";
+  double usd_per_hour = 0;  // what the machine costs, for the cost metrics; 0: unknown
+  double hosted_hit = 0, hosted_miss = 0, hosted_output = 0;  // USD per million tokens of a hosted price row
+  std::string model_shown;  // while loading
+};
+
+class Service final : public http::Handler {
+ public:
+  Service(ServiceOptions options, FileSystem& files, RequestLog& log);
+  ~Service() override;
+
+  // Reads the keys. kInvalidArgument or kIo naming the file.
+  Status load_keys();
+  bool has_keys() const { return !keys_->empty(); }
+  void attach(http::Server& server) { server_ = &server; }
+
+  // From the thread that loads.
+  void became_ready(std::shared_ptr<Backend> backend);
+  void load_failed(const Status& status);
+  // Exit code of the process once the server has stopped.
+  int exit_code() const { return exit_code_; }
+
+  std::optional<http::Response> head(const http::Request& request) override;
+  void handle(std::shared_ptr<http::Exchange> exchange) override;
+  http::Response fault(const http::Request& request, const http::Fault& fault) override;
+  void decorate(const http::Request& request, http::Response& response) override;
+  void on_signal(int signal) override;
+
+ private:
+  enum class State { kLoading, kReady, kDraining, kFailed };
+  struct Client {
+    std::string name = "anonymous";
+    const Key* key = nullptr;
+  };
+  struct Prepared;
+
+  // service.cc
+  Client client_of(const http::Request& request) const;
+  std::optional<ApiError> admit(const Client& client);
+  bool needs_key(const http::Request& request, const Route* route) const;
+  void drain();
+  void stop_now();
+  void maybe_stopped();
+  void reload();
+  void observe_http(const http::Request& request, const char* route, int status);
+  void reject(const char* reason);
+  void answer(http::Exchange& exchange, const Route& route, http::Response response);
+  void answer(http::Exchange& exchange, const Route& route, const ApiError& error);
+  void answer_json(http::Exchange& exchange, const Route& route, const Json& body, int status = 200);
+
+  // service_inference.cc
+  void infer(std::shared_ptr<http::Exchange> exchange, const Route& route);
+  void prepared(std::shared_ptr<Prepared> work);
+  void count_or_render(Prepared& work);
+  void finished(Job& job, const JobReport& report, const Route& route, const Client& client);
+  void cancel_response(http::Exchange& exchange, const Route& route, const std::string& id);
+
+  // service_info.cc
+  void inform(std::shared_ptr<http::Exchange> exchange, const Match& match);
+  void tokens(std::shared_ptr<http::Exchange> exchange, const Route& route);
+  Json model_json(const std::string& id) const;
+  void page(http::Exchange& exchange, const Route& route, const std::string& path);
+  Json metadata() const;
+  std::string metrics_page() const;
+  std::string nim_metrics_page() const;
+
+  ServiceOptions options_;
+  FileSystem& files_;
+  RequestLog& log_;
+  http::Server* server_ = nullptr;
+  std::shared_ptr<const KeyRing> keys_;
+  std::map<std::string, Usage> usage_;  // by key name
+  Metrics metrics_;
+  ReplayStore replay_;
+  std::shared_ptr<Backend> backend_;
+  State state_ = State::kLoading;
+  std::string load_error_;
+  std::set<std::shared_ptr<Job>> jobs_;
+  size_t preparing_ = 0;
+  int exit_code_ = 0;
+  bool second_signal_ = false;
+  double started_s_ = 0;
+  int64_t started_unix_ = 0;
+  std::string cache_secret_;
+  // Last: its threads are joined before anything they use goes.
+  std::unique_ptr<Workers> workers_;
+};
+
+// A static file compiled in from src/serve/page.
+struct Asset {
+  std::string_view path, type, body;
+};
+const Asset* find_asset(std::string_view path);
+
+// The OpenAPI 3.1 description.
+Json openapi(const std::string& version);
+
+}  // namespace nautile::serve

@@ -1,0 +1,132 @@
+// The many spellings of "hold the answer to this form".
+#include <fmt/format.h>
+
+#include "serve/translate.h"
+
+namespace nautile::serve {
+namespace {
+
+class ConstraintReader {
+ public:
+  ConstraintReader(Fields& fields, Ask& ask) : fields_(fields), ask_(ask) {}
+
+  void read() {
+    response_format();
+    structured();
+    guided(fields_);
+    if (const Json* nvext = fields_.object("nvext")) {
+      Fields inner(*nvext, "nvext", fields_.notes());
+      guided(inner);
+    }
+    if (const Json* regex = fields_.get("regex")) text(fields_, "regex", *regex, Constraint::kRegex);
+    for (const char* name : {"ebnf", "grammar"}) {
+      if (const Json* grammar = fields_.get(name)) text(fields_, name, *grammar, Constraint::kGrammar);
+    }
+    if (const Json* schema = fields_.get("json_schema")) json(fields_, "json_schema", *schema);
+    fields_.accept({"guided_decoding_backend", "guided_whitespace_pattern", "whitespace_pattern"});
+  }
+
+ private:
+  bool take(Fields& fields, const char* name, Constraint::Kind kind) {
+    Constraint& made = ask_.constraint;
+    if (made.kind != Constraint::kNone) {
+      fields.fail(name, "conflicting_parameters", fmt::format("cannot be combined with {}", made.field));
+      return false;
+    }
+    made.kind = kind;
+    made.field = fields.path_of(name);
+    return true;
+  }
+
+  void json(Fields& fields, const char* name, const Json& value) {
+    if (!take(fields, name, Constraint::kJsonSchema)) return;
+    ask_.constraint.schema = value;
+    if (value.is_string()) {  // vLLM takes the schema's text too
+      auto parsed = parse_json(value.get_ref<const std::string&>(), name);
+      if (!parsed.ok()) return fields.fail(name, "invalid_schema", "is not a JSON Schema");
+      ask_.constraint.schema = std::move(parsed).value();
+    }
+    if (!ask_.constraint.schema.is_object() && !ask_.constraint.schema.is_boolean()) {
+      fields.fail(name, "invalid_schema", "must be a JSON Schema object");
+    }
+  }
+  void text(Fields& fields, const char* name, const Json& value, Constraint::Kind kind) {
+    if (!value.is_string()) return fields.wrong(name, "a string");
+    if (take(fields, name, kind)) ask_.constraint.text = value.get<std::string>();
+  }
+  void choices(Fields& fields, const char* name, const Json& value) {
+    if (!value.is_array() || value.empty()) return fields.wrong(name, "an array of at least one string");
+    if (!take(fields, name, Constraint::kChoice)) return;
+    for (const Json& item : value) {
+      if (!item.is_string()) return fields.wrong(name, "an array of strings");
+      ask_.constraint.choices.push_back(item.get<std::string>());
+    }
+  }
+
+  void response_format() {
+    const Json* format = fields_.object("response_format");
+    if (format == nullptr) return;
+    Fields inner(*format, "response_format", fields_.notes());
+    std::string type;
+    if (!inner.text("type", type)) {
+      return inner.fail("type", "missing_required_parameter", "must be text, json_object or json_schema");
+    }
+    if (type == "text") {
+    } else if (type == "json_object") {
+      if (const Json* schema = inner.get("schema")) {
+        json(inner, "schema", *schema);
+      } else {
+        take(inner, "type", Constraint::kJsonObject);
+      }
+    } else if (type == "json_schema") {
+      const Json* outer = inner.object("json_schema");
+      if (outer == nullptr) return inner.fail("json_schema", "missing_required_parameter", "is missing");
+      Fields schema_fields(*outer, "response_format.json_schema", fields_.notes());
+      const Json* schema = schema_fields.get("schema");
+      if (schema == nullptr) return schema_fields.fail("schema", "missing_required_parameter", "is missing");
+      json(schema_fields, "schema", *schema);
+      schema_fields.boolean("strict", ask_.constraint.strict);
+      schema_fields.accept({"name", "description"});
+      schema_fields.finish();
+    } else {
+      inner.fail("type", type == "structural_tag" ? "unsupported_value" : "invalid_value",
+                 "must be text, json_object or json_schema");
+    }
+    inner.finish();
+  }
+
+  void structured() {
+    const Json* value = fields_.object("structured_outputs");
+    if (value == nullptr) return;
+    Fields inner(*value, "structured_outputs", fields_.notes());
+    bool object = false;
+    if (const Json* schema = inner.get("json")) json(inner, "json", *schema);
+    if (const Json* regex = inner.get("regex")) text(inner, "regex", *regex, Constraint::kRegex);
+    if (const Json* choice = inner.get("choice")) choices(inner, "choice", *choice);
+    if (const Json* grammar = inner.get("grammar")) text(inner, "grammar", *grammar, Constraint::kGrammar);
+    if (inner.boolean("json_object", object) && object) take(inner, "json_object", Constraint::kJsonObject);
+    inner.accept({"whitespace_pattern", "disable_fallback", "disable_any_whitespace", "disable_additional_properties"});
+    inner.finish();
+    if (ask_.constraint.kind == Constraint::kNone) {
+      fields_.fail("structured_outputs", "invalid_value", "must have one of json, regex, choice, grammar or json_object");
+    }
+  }
+
+  void guided(Fields& fields) {
+    if (const Json* schema = fields.get("guided_json")) json(fields, "guided_json", *schema);
+    if (const Json* regex = fields.get("guided_regex")) text(fields, "guided_regex", *regex, Constraint::kRegex);
+    if (const Json* choice = fields.get("guided_choice")) choices(fields, "guided_choice", *choice);
+    if (const Json* grammar = fields.get("guided_grammar")) text(fields, "guided_grammar", *grammar, Constraint::kGrammar);
+  }
+
+  Fields& fields_;
+  Ask& ask_;
+};
+
+}  // namespace
+
+void read_constraint(Fields& fields, Ask& ask) {
+  ConstraintReader(fields, ask).read();
+}
+
+}  // namespace nautile::serve
