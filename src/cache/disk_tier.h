@@ -22,6 +22,9 @@ struct DiskRead {
   std::string_view failure;
   PrefixId lost;
 
+  // The caller's, untouched by the disk's thread.
+  CacheScope scope;
+
   // What was asked: whole blocks, and where snapshots are, longest first.
   std::vector<PrefixId> ids;
   std::vector<int32_t> tokens;

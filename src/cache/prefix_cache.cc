@@ -24,7 +24,7 @@ PrefixCache::PrefixCache(std::shared_ptr<const CacheLayout> layout, PrefixCacheO
       options_(options),
       disk_(disk),
       hasher_(disk != nullptr ? disk->hasher() : PrefixHasher(random_prefix_key(), {})),
-      tree_(options.budget_bytes, [this](const PrefixTree::Node& node) { evicting(node); }),
+      tree_(options.budget_bytes, options.scope_budget_bytes, [this](const PrefixTree::Node& node) { evicting(node); }),
       canary_(options.canary_seed) {}
 
 PrefixCache::~PrefixCache() = default;
@@ -66,7 +66,7 @@ CacheHit PrefixCache::find(CacheScope scope, std::span<const int32_t> tokens, in
 
 void PrefixCache::insert(CacheScope scope, std::span<const int32_t> tokens, const Snapshot& snapshot) {
   const std::vector<PrefixId> ids = hasher_.chain(scope, tokens);
-  PrefixTree::Node* node = ids.empty() ? nullptr : tree_.insert(ids, tokens, snapshot);
+  PrefixTree::Node* node = ids.empty() ? nullptr : tree_.insert(scope, ids, tokens, snapshot);
   if (node == nullptr) {
     ++counts_.rejected;
     return;
@@ -86,8 +86,11 @@ std::shared_ptr<DiskRead> PrefixCache::prefetch(CacheScope scope, std::span<cons
   if (common != nullptr) known = PrefixTree::snapshot(*common);
   // What would not fit the tree is not worth reading.
   const uint64_t block_bytes = PrefixTree::kNodeBytes + layout_->block_bytes();
-  const int64_t fits = static_cast<int64_t>(options_.budget_bytes / block_bytes) * kBlockTokens;
-  return disk_->read(ids, tokens, known.blocks, nearest == nullptr ? 0 : nearest->end, std::min(max_tokens, fits));
+  const int64_t fits =
+      static_cast<int64_t>(std::min(options_.budget_bytes, options_.scope_budget_bytes) / block_bytes) * kBlockTokens;
+  auto read = disk_->read(ids, tokens, known.blocks, nearest == nullptr ? 0 : nearest->end, std::min(max_tokens, fits));
+  if (read != nullptr) read->scope = scope;
+  return read;
 }
 
 bool PrefixCache::poll(const std::shared_ptr<DiskRead>& read) {
@@ -97,7 +100,8 @@ bool PrefixCache::poll(const std::shared_ptr<DiskRead>& read) {
   const Snapshot snapshot = std::exchange(read->snapshot, {});
   if (snapshot.length == 0) return true;
   const std::span ids = std::span(read->ids).first(snapshot.blocks.size());
-  if (PrefixTree::Node* node = tree_.insert(ids, std::span(read->tokens).first(ids.size() * kBlockTokens), snapshot)) {
+  if (PrefixTree::Node* node =
+          tree_.insert(read->scope, ids, std::span(read->tokens).first(ids.size() * kBlockTokens), snapshot)) {
     node->from_disk = true;
     lost_.erase(node->id);
   }
