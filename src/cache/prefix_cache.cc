@@ -32,7 +32,7 @@ PrefixCache::~PrefixCache() = default;
 CacheHit PrefixCache::find(CacheScope scope, std::span<const int32_t> tokens, int64_t max_tokens) {
   CacheHit hit;
   const std::vector<PrefixId> ids = hasher_.chain(scope, tokens);
-  PrefixTree::Node* common = tree_.match(ids, tokens);
+  PrefixTree::Node* common = tree_.match(scope, ids, tokens);
   if (common != nullptr) hit.common_tokens = common->end;
   if (PrefixTree::Node* node = PrefixTree::nearest_snapshot(common, max_tokens)) {
     tree_.touch(*node);
@@ -74,13 +74,13 @@ void PrefixCache::insert(CacheScope scope, std::span<const int32_t> tokens, cons
   ++counts_.inserts;
   node->from_disk = false;
   lost_.erase(ids.back());
-  if (disk_ != nullptr) disk_->write(ids, tokens, PrefixTree::snapshot(*node));
+  if (disk_ != nullptr) disk_->write(scope, ids, tokens, PrefixTree::snapshot(*node));
 }
 
 std::shared_ptr<DiskRead> PrefixCache::prefetch(CacheScope scope, std::span<const int32_t> tokens, int64_t max_tokens) {
   if (disk_ == nullptr) return nullptr;
   const std::vector<PrefixId> ids = hasher_.chain(scope, tokens);
-  PrefixTree::Node* common = tree_.match(ids, tokens);
+  PrefixTree::Node* common = tree_.match(scope, ids, tokens);
   const PrefixTree::Node* nearest = PrefixTree::nearest_snapshot(common, max_tokens);
   Snapshot known;
   if (common != nullptr) known = PrefixTree::snapshot(*common);
@@ -88,9 +88,8 @@ std::shared_ptr<DiskRead> PrefixCache::prefetch(CacheScope scope, std::span<cons
   const uint64_t block_bytes = PrefixTree::kNodeBytes + layout_->block_bytes();
   const int64_t fits =
       static_cast<int64_t>(std::min(options_.budget_bytes, options_.scope_budget_bytes) / block_bytes) * kBlockTokens;
-  auto read = disk_->read(ids, tokens, known.blocks, nearest == nullptr ? 0 : nearest->end, std::min(max_tokens, fits));
-  if (read != nullptr) read->scope = scope;
-  return read;
+  return disk_->read(scope, ids, tokens, known.blocks, nearest == nullptr ? 0 : nearest->end,
+                     std::min(max_tokens, fits));
 }
 
 bool PrefixCache::poll(const std::shared_ptr<DiskRead>& read) {
@@ -140,7 +139,7 @@ void PrefixCache::evicting(const PrefixTree::Node& node) {
     ids[--i] = n->id;
     std::ranges::copy(n->tokens, tokens.begin() + static_cast<std::ptrdiff_t>(i * kBlockTokens));
   }
-  disk_->write(ids, tokens, PrefixTree::snapshot(node));
+  disk_->write(node.share->scope, ids, tokens, PrefixTree::snapshot(node));
 }
 
 // A path that memory serves would look unused on disk.

@@ -10,11 +10,13 @@ PrefixTree::PrefixTree(uint64_t budget_bytes, uint64_t scope_budget_bytes, std::
       scope_budget_bytes_(std::min(budget_bytes, scope_budget_bytes)),
       evicting_(std::move(evicting)) {}
 
-PrefixTree::Node* PrefixTree::match(std::span<const PrefixId> ids, std::span<const int32_t> tokens) {
+PrefixTree::Node* PrefixTree::match(CacheScope scope, std::span<const PrefixId> ids, std::span<const int32_t> tokens) {
   Node* deepest = nullptr;
   for (size_t i = 0; i < ids.size(); ++i) {
     const auto found = nodes_.find(ids[i]);
-    if (found == nodes_.end() || found->second.parent != deepest) break;
+    if (found == nodes_.end() || found->second.parent != deepest || found->second.share->scope != scope) {
+      break;
+    }
     if (!std::ranges::equal(found->second.tokens, tokens.subspan(i * kBlockTokens, kBlockTokens))) break;
     deepest = &found->second;
   }
@@ -73,10 +75,10 @@ PrefixTree::Node* PrefixTree::insert(CacheScope scope, std::span<const PrefixId>
   return node;
 }
 
-// The node at the end of the path, made as far as it is not there; null when an id on it names other tokens.
+// The node at the end of the path, made as far as it is not there; null when an id on it names something else.
 PrefixTree::Node* PrefixTree::add_path(Share& share, std::span<const PrefixId> ids, std::span<const int32_t> tokens,
                                        const Snapshot& snapshot) {
-  Node* node = match(ids, tokens);
+  Node* node = match(share.scope, ids, tokens);
   Node* const fork = node;
   for (size_t i = node == nullptr ? 0 : static_cast<size_t>(node->end / kBlockTokens); i < ids.size(); ++i) {
     const auto [place, fresh] = nodes_.try_emplace(ids[i]);

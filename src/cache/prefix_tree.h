@@ -60,8 +60,8 @@ class PrefixTree {
   // `evicting` sees each snapshot just before it goes, while its path is whole.
   PrefixTree(uint64_t budget_bytes, uint64_t scope_budget_bytes, std::function<void(const Node&)> evicting);
 
-  // The deepest node on the path of `ids` whose tokens are `tokens`; null when there is none.
-  Node* match(std::span<const PrefixId> ids, std::span<const int32_t> tokens);
+  // The deepest node of `scope` on the path of `ids` whose tokens are `tokens`; null when there is none.
+  Node* match(CacheScope scope, std::span<const PrefixId> ids, std::span<const int32_t> tokens);
   // The deepest node with a snapshot at or above `node` that ends by `max_tokens`; null when there is none.
   static Node* nearest_snapshot(Node* node, int64_t max_tokens);
   // The blocks up to and with a node's, shared, and its snapshot's rows if it has one.
