@@ -51,19 +51,6 @@ Job::Job(Backend& backend, ReplayStore& replay, http::Loop& loop, std::shared_pt
   writer_ = writer_for(ask_, context);
 }
 
-// A call that was demanded begins with this text once the reasoning is over.
-std::vector<TokenId> Job::forced_call() const {
-  const ToolChoice& choice = ask_.conversation.tool_choice;
-  if (!ask_.chat || (choice.kind != ToolChoice::kRequired && choice.kind != ToolChoice::kNamed)) return {};
-  std::vector<Segment> segments = {{"\n\n<｜DSML｜tool_calls>\n<｜DSML｜invoke name=\"", true}};
-  if (choice.kind == ToolChoice::kNamed) {
-    segments.push_back({choice.name, false});
-    segments.push_back({"\">\n", true});
-  }
-  auto ids = backend_.model.tokenizer->encode(segments);
-  return ids.ok() ? std::move(ids).value() : std::vector<TokenId>();
-}
-
 OutputPlan Job::plan(const std::vector<TokenId>& prompt) const {
   const ServedModel& model = backend_.model;
   OutputPlan plan;
@@ -73,7 +60,9 @@ OutputPlan Job::plan(const std::vector<TokenId>& prompt) const {
   if (ask_.chat) plan.start = output_start(prompt, model.tokens);
   plan.tools = ask_.conversation.declared_tools();
   plan.parallel_calls = ask_.parallel_calls;
-  plan.forced = forced_call();
+  plan.grammar = ask_.grammar;
+  const ToolChoice::Kind choice = ask_.conversation.tool_choice.kind;
+  plan.must_answer = ask_.constraint.kind != Constraint::kNone || choice == ToolChoice::kRequired || choice == ToolChoice::kNamed;
   plan.stop = ask_.stop;
   plan.include_stop = ask_.include_stop;
   plan.stop_in_reasoning = ask_.stop_in_reasoning;
@@ -105,7 +94,7 @@ std::optional<ApiError> Job::submit_all() {
       GenerateRequest request;
       request.prompt = ask_.prompts[p];
       request.max_tokens = ask_.effective_max_tokens;
-      request.min_tokens = ask_.min_tokens;
+      request.min_tokens = ask_.grammar ? 0 : ask_.min_tokens;  // a grammar knows where it ends
       request.sampling = ask_.sampling;
       request.sampling.seed += static_cast<uint64_t>(k);
       const ChatTokens& t = backend_.model.tokens;

@@ -69,7 +69,6 @@ class Job : public std::enable_shared_from_this<Job> {
   };
   std::optional<ApiError> submit_all();
   OutputPlan plan(const std::vector<TokenId>& prompt) const;
-  std::vector<TokenId> forced_call() const;
   void pump();
   bool pump_choice(Choice& choice, std::string& out);
   void deliver(Choice& choice, std::vector<Piece>& pieces, std::string& out);

@@ -120,6 +120,7 @@ class Service final : public http::Handler {
   std::map<std::string, Usage> usage_;  // by key name
   Metrics metrics_;
   ReplayStore replay_;
+  GrammarCache grammars_;
   std::shared_ptr<Backend> backend_;
   State state_ = State::kLoading;
   std::string load_error_;

@@ -38,7 +38,7 @@ void Service::infer(std::shared_ptr<http::Exchange> exchange, const Route& route
   }
   ++preparing_;
   workers_->run([this, work] {
-    TranslateContext context{work->backend->model, options_.limits, &replay_, work->client.name};
+    TranslateContext context{work->backend->model, options_.limits, &replay_, &grammars_, work->client.name};
     context.default_model = options_.default_model;
     context.may_set_priority = work->client.key == nullptr || work->client.key->may_set_priority;
     context.strict = work->strict;
@@ -65,6 +65,10 @@ void Service::infer(std::shared_ptr<http::Exchange> exchange, const Route& route
       } else {
         work->ask = std::move(*ask);
         work->error = prepare(*work->ask, context);
+        const Action action = work->route->action;
+        const bool runs = action == Action::kChat || action == Action::kCompletions || action == Action::kMessages ||
+                          action == Action::kResponses;
+        if (runs && !work->error) work->error = constrain(*work->ask, context);
       }
     }
     work->body = {};
@@ -80,6 +84,10 @@ void Service::prepared(std::shared_ptr<Prepared> work) {
     work->counted = false;
     maybe_stopped();
   };
+  if (work->ask && work->ask->grammar_s > 0) {
+    metrics_.observe("nautile_grammar_compile_seconds", work->ask->grammar_s);
+    if (work->error) metrics_.count("nautile_grammar_rejects_total");
+  }
   if (work->exchange->gone()) return give_back();
   if (work->error) {
     const std::string& code = work->error->code;

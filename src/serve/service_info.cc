@@ -192,7 +192,7 @@ void Service::tokens(std::shared_ptr<http::Exchange> exchange, const Route& rout
       fields.boolean("return_token_strs", strings);
       fields.boolean("add_special_tokens", bos);
       if (fields.has("messages")) {
-        TranslateContext context{model, options_.limits, &replay_, owner};
+        TranslateContext context{model, options_.limits, &replay_, &grammars_, owner};
         context.default_model = true;
         auto ask = translate_chat(*json, context);
         if (!ask.ok()) return ask.error();

@@ -239,6 +239,11 @@ void read_conversation(const Json& request, Ask& ask, const TranslateContext& co
   }
   ask.conversation = std::move(conversation).value();
   ask.chat = true;
+  const Message& last = ask.conversation.messages.back();
+  if (ask.constraint.kind != Constraint::kNone && last.wo_eos && !last.content.empty()) {
+    notes.fail(bad_request("conflicting_parameters", "A response format cannot be combined with a content prefix.",
+                           ask.constraint.field));
+  }
   // Clients that drop the reasoning of a tool turn get it back from what we remember.
   std::vector<Message>& messages = ask.conversation.messages;
   for (size_t i = 0; i < messages.size(); ++i) {

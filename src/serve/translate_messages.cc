@@ -245,7 +245,7 @@ Outcome<Ask> translate_messages(const Json& body, const TranslateContext& contex
   MessagesReader reader(body, context, notes);
   const Json request = reader.read(fields, ask);
   if (!notes.error) {
-    read_conversation(request, ask, context, notes);
+    read_conversation(with_format(request, ask.constraint), ask, context, notes);
     // A prefilled answer begins after an empty, closed think block.
     if (!notes.error && ask.conversation.messages.back().wo_eos && ask.conversation.messages.back().content.empty()) {
       ask.conversation.messages.back().wo_eos = false;

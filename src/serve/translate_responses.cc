@@ -325,7 +325,7 @@ Outcome<Ask> translate_responses(const Json& body, const TranslateContext& conte
   if (!notes.error) {
     ItemsReader reader(context, notes);
     const Json request = reader.read(fields, ask);
-    if (!notes.error) read_conversation(request, ask, context, notes);
+    if (!notes.error) read_conversation(with_format(request, ask.constraint), ask, context, notes);
   }
   fields.finish();
   ask.echo_fields = echoed(body, ask, context.model);

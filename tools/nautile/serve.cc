@@ -77,6 +77,10 @@ Status fill_model(serve::ServedModel& served, const ServeFlags& flags, bool offi
   NAUTILE_ASSIGN(served.tokens, ChatTokens::find(*served.tokenizer));
   NAUTILE_ASSIGN(served.profile, profile_of(flags.profile, official));
   NAUTILE_ASSIGN(served.default_mode, parse_mode(flags.mode));
+  const ChatTokens& t = served.tokens;
+  std::vector<TokenId> ends = {t.eos, t.bos, t.user, t.assistant};
+  if (t.latest_reminder >= 0) ends.push_back(t.latest_reminder);
+  served.trie = std::make_shared<const TokenTrie>(TokenTrie::build(*served.tokenizer, ends));
   served.max_output = flags.max_output;
   served.created = std::time(nullptr);
   return {};
