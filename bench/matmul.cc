@@ -1,6 +1,6 @@
 // bench_matmul: the matrix products of tiles alone, each beside the read rate and the peaks of the same minute.
 //
-//   build/release/bench/bench_matmul [THREADS] [ISA] [FORMAT]
+//   build/release/bench/bench_matmul [THREADS [ISA [FORMAT [TOKENS...]]]]
 //
 // Matrices of 2048 x 4096 (V4-Flash's experts), as many as 2 GB hold, one after the other with a barrier between, as in
 // a decode step. Weights are random codes with scales around one; activations are narrowed beforehand.
@@ -39,7 +39,7 @@ double peak_of(const std::vector<PeakRow>& rows, std::string_view start) {
   return 0;
 }
 
-void measure(const Case& c, const Kernels& kernels, ThreadPool& pool) {
+void measure(const Case& c, const Kernels& kernels, ThreadPool& pool, const std::vector<size_t>& only_tokens) {
   const size_t bytes = tile_count(kRows) * tile_bytes(c.format, kCols), count = kBytes / bytes;
   const auto tiles = large_pages(count * bytes).value();
   // A quarter of a megabyte of random words, over and over; E4M3 without NaN, BF16 without large exponents.
@@ -59,7 +59,7 @@ void measure(const Case& c, const Kernels& kernels, ThreadPool& pool) {
     for (size_t at = 0; at < bytes; at += 17 * 64) std::memset(to + at, 127, 64);
   });
   const std::vector<uint8_t> scales(kRows / 128 * (kCols / 128), 127);
-  for (const size_t tokens : {1, 2, 4, 8, 12, 24, 128, 512}) {
+  for (const size_t tokens : only_tokens.empty() ? std::vector<size_t>{1, 2, 4, 8, 12, 24, 128, 512} : only_tokens) {
     std::vector<float> x(kCols);
     const size_t stride = activation_bytes(c.input, kCols) + 64;
     std::vector<std::byte> rows(tokens * stride);
@@ -108,6 +108,8 @@ int main(int argc, char** argv) {
     return 2;
   }
   const std::string only = argc > 3 ? argv[3] : "";
+  std::vector<size_t> tokens;
+  for (int i = 4; i < argc; ++i) tokens.push_back(static_cast<size_t>(std::max(1, std::atoi(argv[i]))));
   const ActivationFormat wide = kernels.value()->tiles->wide;
   fmt::print("{} threads, {} kernels, matrices of {} x {}\n", pool.threads(), kernels.value()->name, kRows, kCols);
   fmt::print("{:16} {:>6} {:>9} {:>7} {:>9} {:>7} {:>7}\n", "", "tokens", "GB/s", "% read", "TFLOP/s", "% BF16",
@@ -116,7 +118,7 @@ int main(int argc, char** argv) {
                         Case{"fp8", WeightFormat::kFp8, wide}, Case{"bf16", WeightFormat::kBf16, wide}}) {
     if (!only.empty() && only != c.name) continue;
     if (c.format == WeightFormat::kFp4 && c.input == wide && !kernels.value()->tiles->wide_fp4) continue;
-    measure(c, *kernels.value(), pool);
+    measure(c, *kernels.value(), pool, tokens);
   }
   return 0;
 }

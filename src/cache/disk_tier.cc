@@ -66,31 +66,27 @@ bool DiskTier::has_snapshot(const PrefixId& id, int64_t length) const {
 }
 
 bool DiskTier::write(std::span<const PrefixId> ids, std::span<const int32_t> tokens, const Snapshot& snapshot) {
-  std::vector<WriteJob> jobs;
-  uint64_t bytes = ids.size_bytes(), path_bytes = snapshot.bytes();
+  uint64_t path_bytes = snapshot.bytes();
   for (const auto& block : snapshot.blocks) path_bytes += block->size();
   std::lock_guard lock(mutex_);
-  const auto add = [&](DiskKind kind, size_t block, std::shared_ptr<const std::vector<std::byte>> body) {
-    if (queued_or_there({ids[block], kind, static_cast<int64_t>(block + 1)})) return;
-    WriteJob job{header_of(kind, ids[block], tokens, block), std::move(body)};
+  bool written = false;
+  const auto add = [&](DiskKind kind, size_t block, const std::shared_ptr<const std::vector<std::byte>>& body) {
+    if (queued_or_there({ids[block], kind, static_cast<int64_t>(block + 1)})) return true;
+    WriteJob job{header_of(kind, ids[block], tokens, block), body};
     job.header.model = store_->options().model;
     if (kind == DiskKind::kSnapshot) job.header.draft_length = snapshot.draft_length;
-    bytes += sizeof job + job.body->size();
-    jobs.push_back(std::move(job));
-  };
-  for (size_t i = 0; i < ids.size(); ++i) add(DiskKind::kBlock, i, snapshot.blocks[i]);
-  add(DiskKind::kSnapshot, ids.size() - 1, snapshot.rows);
-  if (queued_bytes_ + bytes > store_->options().queue_bytes || path_bytes > store_->options().budget_bytes) {
-    ++dropped_;
-    return false;
-  }
-  for (WriteJob& job : jobs) {
-    queued_.insert({job.header.id, job.header.kind, job.header.length / kBlockTokens});
+    if (queued_bytes_ + bytes_of(job) + ids.size_bytes() > store_->options().queue_bytes) return false;
+    queued_.insert(name_of(job));
+    queued_bytes_ += bytes_of(job);
     writes_.emplace_back(std::move(job));
-  }
-  queued_bytes_ += bytes - ids.size_bytes();
-  mark_used(ids, !jobs.empty());
-  return true;
+    return written = true;
+  };
+  bool all = path_bytes <= store_->options().budget_bytes;
+  for (size_t i = 0; i < ids.size() && all; ++i) all = add(DiskKind::kBlock, i, snapshot.blocks[i]);
+  all = all && add(DiskKind::kSnapshot, ids.size() - 1, snapshot.rows);
+  if (!all) ++dropped_;
+  mark_used(ids, written);
+  return all;
 }
 
 std::shared_ptr<DiskRead> DiskTier::read(std::span<const PrefixId> ids, std::span<const int32_t> tokens,
@@ -170,8 +166,8 @@ void DiskTier::run() {
         const auto& write = std::get<WriteJob>(job);
         (void)store_->write(write.header, *write.body);
         lock.lock();
-        queued_.erase({write.header.id, write.header.kind, write.header.length / kBlockTokens});
-        queued_bytes_ -= sizeof write + write.body->size();
+        queued_.erase(name_of(write));
+        queued_bytes_ -= bytes_of(write);
       }
     }
     lock.unlock();

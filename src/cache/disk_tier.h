@@ -42,7 +42,8 @@ class DiskTier {
 
   // Whether the snapshot is there, or will be.
   bool has_snapshot(const PrefixId& id, int64_t length) const;
-  // Queues the snapshot and those of its blocks that are not there. False, and nothing queued, when that is too much.
+  // Queues those of its blocks that are not there, then the snapshot. False when the queue has not room for all: the
+  // first blocks wait there, so that a later call for the same path or a longer one has less to do.
   bool write(std::span<const PrefixId> ids, std::span<const int32_t> tokens, const Snapshot& snapshot);
   // Starts reading the longest snapshot of a prefix of `ids`, longer than `least` and at most `most` tokens, that is on
   // disk. `known` are its first blocks, which need no reading. Null when there is none.
@@ -65,6 +66,10 @@ class DiskTier {
     DiskHeader header;
     std::shared_ptr<const std::vector<std::byte>> body;
   };
+  static DiskName name_of(const WriteJob& job) {
+    return {job.header.id, job.header.kind, job.header.length / kBlockTokens};
+  }
+  static uint64_t bytes_of(const WriteJob& job) { return sizeof job + job.body->size(); }
   struct UseJob {  // after the files of a path have been written: its age, and the directory's names to stable storage
     std::vector<PrefixId> path;
     bool written = false;

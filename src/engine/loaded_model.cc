@@ -14,10 +14,9 @@ constexpr size_t kMaxConfigBytes = 1 << 20;
 
 }  // namespace
 
-Result<std::unique_ptr<LoadedModel>> LoadedModel::load(FileSystem& files, const std::string& directory,
-                                                       const LoadOptions& options) {
+// Kernels and threads.
+Result<std::unique_ptr<LoadedModel>> LoadedModel::start(const LoadOptions& options) {
   std::unique_ptr<LoadedModel> model(new LoadedModel());
-  model->directory_ = directory;
   model->numerics_ = options.numerics;
   NAUTILE_ASSIGN(model->kernels_, find_kernels(options.isa));
   if (options.threads < 0 || options.threads > 1024) {
@@ -25,7 +24,22 @@ Result<std::unique_ptr<LoadedModel>> LoadedModel::load(FileSystem& files, const 
                   "give a number from 1 to 1024, or 0 for one a core");
   }
   model->pool_ = std::make_unique<ThreadPool>(options.threads == 0 ? usable_cores() : options.threads);
+  return model;
+}
 
+// Weights in their places, and the forward pass over them.
+Status LoadedModel::arrange(Checkpoint checkpoint, const ModelConfig& config) {
+  checkpoint_ = std::make_unique<Checkpoint>(std::move(checkpoint));
+  NAUTILE_RETURN_IF_ERROR(verify(*checkpoint_, config));
+  NAUTILE_ASSIGN(weights_, load_weights(*checkpoint_, config, {kernels_, policy_of(numerics_), pool_.get()}));
+  forward_ = std::make_unique<Forward>(weights_, numerics_, *kernels_, *pool_);
+  return {};
+}
+
+Result<std::unique_ptr<LoadedModel>> LoadedModel::load(FileSystem& files, const std::string& directory,
+                                                       const LoadOptions& options) {
+  NAUTILE_ASSIGN(std::unique_ptr<LoadedModel> model, start(options));
+  model->directory_ = directory;
   const std::string config_path = join_path(directory, "config.json");
   if (!files.exists(config_path)) {
     return Status(Code::kNotFound, "this is no model directory: it has no config.json", directory,
@@ -34,11 +48,7 @@ Result<std::unique_ptr<LoadedModel>> LoadedModel::load(FileSystem& files, const 
   NAUTILE_ASSIGN(model->config_text_, files.read(config_path, kMaxConfigBytes));
   NAUTILE_ASSIGN(const ModelConfig config, parse_config(model->config_text_, config_path));
   NAUTILE_ASSIGN(Checkpoint checkpoint, open_checkpoint(files, directory));
-  model->checkpoint_ = std::make_unique<Checkpoint>(std::move(checkpoint));
-  NAUTILE_RETURN_IF_ERROR(verify(*model->checkpoint_, config));
-  NAUTILE_ASSIGN(model->weights_,
-                 load_weights(*model->checkpoint_, config,
-                              {model->kernels_, policy_of(options.numerics), model->pool_.get()}));
+  NAUTILE_RETURN_IF_ERROR(model->arrange(std::move(checkpoint), config));
   if (options.need_tokenizer) {
     NAUTILE_ASSIGN(model->tokenizer_, Tokenizer::load(files, directory));
     if (model->tokenizer_->size() > static_cast<size_t>(config.vocab_size)) {
@@ -49,7 +59,13 @@ Result<std::unique_ptr<LoadedModel>> LoadedModel::load(FileSystem& files, const 
     }
   }
   NAUTILE_RETURN_IF_ERROR(model->read_extras(files));
-  model->forward_ = std::make_unique<Forward>(model->weights_, options.numerics, *model->kernels_, *model->pool_);
+  return model;
+}
+
+Result<std::unique_ptr<LoadedModel>> LoadedModel::of(Checkpoint checkpoint, const ModelConfig& config,
+                                                     const LoadOptions& options) {
+  NAUTILE_ASSIGN(std::unique_ptr<LoadedModel> model, start(options));
+  NAUTILE_RETURN_IF_ERROR(model->arrange(std::move(checkpoint), config));
   return model;
 }
 

@@ -27,13 +27,16 @@ class LoadedModel {
   // nothing is half-loaded.
   static Result<std::unique_ptr<LoadedModel>> load(FileSystem& files, const std::string& directory,
                                                    const LoadOptions& options);
+  // A checkpoint that is in memory already, without tokenizer and directory: for measuring.
+  static Result<std::unique_ptr<LoadedModel>> of(Checkpoint checkpoint, const ModelConfig& config,
+                                                 const LoadOptions& options);
   LoadedModel(const LoadedModel&) = delete;
   LoadedModel& operator=(const LoadedModel&) = delete;
 
   const ModelConfig& config() const { return weights_.config; }
   const Weights& weights() const { return weights_; }
   // Of the checkpoint's files: memory that the system takes for free, though every step reads it.
-  uint64_t mapped_bytes() const { return checkpoint_->payload_bytes(); }
+  uint64_t mapped_bytes() const { return weights_.tiles != nullptr ? 0 : checkpoint_->payload_bytes(); }
   const std::string& directory() const { return directory_; }
   std::string name() const;  // the directory's last part
   bool has_tokenizer() const { return tokenizer_.has_value(); }
@@ -55,6 +58,8 @@ class LoadedModel {
 
  private:
   LoadedModel() = default;
+  static Result<std::unique_ptr<LoadedModel>> start(const LoadOptions& options);
+  Status arrange(Checkpoint checkpoint, const ModelConfig& config);
   Status read_extras(FileSystem& files);
 
   std::string directory_, config_text_;

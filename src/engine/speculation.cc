@@ -8,7 +8,7 @@ namespace nautile {
 
 DraftPolicy::DraftPolicy(int max_depth, int max_batch, std::function<double(int tokens)> step_cost,
                          std::function<double(int tokens)> draft_cost)
-    : max_depth_(max_depth), max_batch_(max_batch) {
+    : max_depth_(max_depth), max_batch_(max_batch), by_place_(static_cast<size_t>(max_depth)) {
   for (int n = 0; n <= max_batch * (max_depth + 1); ++n) {
     step_cost_.push_back(step_cost(n));
     draft_cost_.push_back(draft_cost(n));
@@ -36,11 +36,24 @@ double DraftPolicy::seconds(int batch, int depth) const {
 double DraftPolicy::expected_rate(const std::vector<const Acceptance*>& sequences, int depth) const {
   double tokens = 0;
   for (const Acceptance* sequence : sequences) {
-    const double a = sequence->seen == 0 ? acceptance() : sequence->share;
     double all = 1;
-    for (int i = 0; i <= depth; ++i, all *= a) tokens += all;
+    tokens += 1;
+    for (int i = 0; i < depth; ++i) {
+      // The sequence's own first place, and how later places compare with the first over all sequences.
+      const double first = sequence->seen == 0 ? by_place_[0].share : sequence->share;
+      const double later = by_place_[static_cast<size_t>(i)].share / std::max(by_place_[0].share, 0.01);
+      all *= i == 0 ? first : std::min(1.0, first * later);
+      tokens += all;
+    }
   }
   return tokens / seconds(static_cast<int>(sequences.size()), depth);
+}
+
+void DraftPolicy::saw(Acceptance& sequence, int place, bool accepted) {
+  by_place_[static_cast<size_t>(place)].saw(accepted);
+  if (place > 0) return;
+  if (sequence.seen == 0) sequence.share = by_place_[0].share;
+  sequence.saw(accepted);
 }
 
 int DraftPolicy::depth(const std::vector<const Acceptance*>& sequences, int limit) {

@@ -1,11 +1,11 @@
 // How many tokens to draft in the next step: as many as make tokens come fastest by what has been measured, and none
 // when drafting would not pay.
 //
-// A step that verifies k drafts for each of B sequences yields on average sum_i a^i tokens a sequence (a: share of
-// drafts accepted) and takes the time of B * (1 + k) tokens and k drafts. Times are measured per (B, k); what has not
-// been measured is estimated from the bytes that so many tokens read. Depths that lose are tried again from time to
-// time, ever more rarely, since texts change. Decisions here never change a token, only when it comes.
-// Thread-safety: one thread. No allocation after construction. Source: spec planner.md 6.
+// A step that verifies k drafts for each of B sequences yields on average 1 + a_1 + a_1 a_2 + ... tokens a sequence
+// (a_i: share of i-th drafts accepted, where those before were) and takes the time of B * (1 + k) tokens and k drafts.
+// Times are measured per (B, k); what has not been measured is estimated from the bytes that so many tokens read.
+// Depths that lose are tried again from time to time, ever more rarely, since texts change. Decisions here never change
+// a token, only when it comes. Thread-safety: one thread. No allocation after construction. Source: spec planner.md 6.
 #pragma once
 
 #include <algorithm>
@@ -15,11 +15,10 @@
 
 namespace nautile {
 
-// Acceptance of one sequence's drafts, so that a text that drafts badly does not pay for one that does well.
+// A share of drafts that stood, as a moving average.
 struct Acceptance {
-  static constexpr double kPrior = 0.6;  // before anything is known, with the weight of kPriorDrafts
-  static constexpr int kPriorDrafts = 4, kMemoryDrafts = 40;
-  double share = kPrior;
+  static constexpr int kPriorDrafts = 4, kMemoryDrafts = 60;
+  double share = 0.6;
   int seen = 0;
   void saw(bool accepted) {
     seen = std::min(seen + 1, kMemoryDrafts);
@@ -39,9 +38,9 @@ class DraftPolicy {
 
   // A step with `depth` drafts for each of `batch` sequences took so long, drafting included.
   void took(int batch, int depth, double seconds);
-  void saw(bool accepted) { overall_.saw(accepted); }
-
-  double acceptance() const { return overall_.share; }
+  // Of a draft at `place` (0 is the first), given that those before it stood. `sequence`: its own first drafts, so that
+  // a text that drafts badly does not pay for one that does well.
+  void saw(Acceptance& sequence, int place, bool accepted);
   // Tokens a second that the policy expects of a depth.
   double expected_rate(const std::vector<const Acceptance*>& sequences, int depth) const;
 
@@ -58,7 +57,7 @@ class DraftPolicy {
   const int max_depth_, max_batch_;
   std::vector<double> step_cost_, draft_cost_;  // by tokens
   std::vector<double> measured_;                // seconds by cell, 0: not yet
-  Acceptance overall_;
+  std::vector<Acceptance> by_place_;            // over all sequences
   int64_t step_ = 0, next_trial_ = kTrialSteps * 4, trial_until_ = 0, pause_ = kFirstPause;
   int trial_depth_ = 0;
 };

@@ -35,8 +35,7 @@ Outcome play(const World& world, int steps) {
     int made = 1;
     for (int k = 0; k < depth; ++k) {
       const bool accepted = std::generate_canonical<double, 53>(random) < world.acceptance;
-      acceptance.saw(accepted);
-      policy.saw(accepted);
+      policy.saw(acceptance, k, accepted);
       if (!accepted) break;
       ++made;
     }
@@ -85,7 +84,7 @@ TEST_CASE("a limit is kept") {
   DraftPolicy policy(
       3, 2, [](int) { return 1.0; }, [](int) { return 0.0; });
   Acceptance good;
-  good.share = 1;
+  good.share = good.seen = 1;
   const std::vector<const Acceptance*> one = {&good};
   for (int i = 0; i < 100; ++i) CHECK(policy.depth(one, i % 3) <= i % 3);
 }

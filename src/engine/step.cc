@@ -224,8 +224,7 @@ void EngineLoop::settle(Work& work) {
   if (work.decoding) {
     const size_t accepted = s.drawn.empty() ? 0 : s.drawn.size() - 1;
     for (size_t i = 0; i < s.draft_rows && i <= accepted; ++i) {
-      s.acceptance.saw(i < accepted);
-      policy_->saw(i < accepted);
+      policy_->saw(s.acceptance, static_cast<int>(i), i < accepted);
     }
     s.record.drafted_tokens += static_cast<int64_t>(s.draft_rows);
     s.record.accepted_tokens += static_cast<int64_t>(accepted);

@@ -8,8 +8,11 @@
 #include <map>
 #include <random>
 
+#include "cache/disk_tier.h"
+#include "cache/prefix_cache.h"
 #include "checkpoint/checkpoint.h"
 #include "kernels/registry.h"
+#include "sys/directory_for_test.h"
 
 using namespace nautile;
 
@@ -188,6 +191,41 @@ TEST_CASE("a sequence that starts from a snapshot goes on as if it had never sto
       // The first sequence goes its own way meanwhile.
       feed(forward, first, f.prompt(50, 5), {50});
     }
+  }
+}
+
+TEST_CASE("a sequence that starts from a prefix on disk goes on as if it had never stopped") {
+  Fixture f;
+  Forward forward(*f.weights, Numerics::kFast, f.kernels, f.pool);
+  const std::vector<int32_t> tokens = f.prompt(700);
+  const size_t vocab = static_cast<size_t>(f.weights->config.vocab_size);
+  SequenceState plain(forward.layout());
+  const Rows expected = feed(forward, plain, tokens, {tokens.size()});
+  auto disk = std::make_shared<MemoryDisk>();
+  for (const bool restarted : {false, true}) {
+    DiskOptions options;
+    options.budget_bytes = 1 << 30;
+    auto tier = DiskTier::open(std::make_unique<MemoryDirectory>(disk), forward.layout(), options);
+    REQUIRE(tier.ok());
+    PrefixCache cache(forward.layout(), {.budget_bytes = 1 << 30}, tier->get());
+    if (!restarted) {
+      SequenceState first(forward.layout());
+      feed(forward, first, std::span(tokens).first(384), {100});
+      cache.insert({}, std::span(tokens).first(384), first.snapshot().value());
+      continue;
+    }
+    const auto read = cache.prefetch({}, tokens, 699);
+    while (!cache.poll(read)) std::this_thread::yield();
+    const CacheHit hit = cache.find({}, tokens, 699);
+    REQUIRE(hit.tokens == 384);
+    CHECK(hit.source == CacheHit::Source::kDisk);
+    SequenceState state(forward.layout(), hit.snapshot);
+    const Rows rows = feed(forward, state, std::span(tokens).subspan(384), {97});
+    CHECK(std::memcmp(rows.data(), expected.data() + 384 * vocab, rows.size() * 4) == 0);
+    // What the canary does: compute it again and compare.
+    SequenceState again(forward.layout());
+    feed(forward, again, std::span(tokens).first(384), {61});
+    CHECK(again.rows_equal(hit.snapshot));
   }
 }
 

@@ -9,7 +9,7 @@ namespace nautile {
 namespace {
 
 // Queries that share the unpacking of a key: their operands and a tile of keys fill the first-level cache.
-constexpr size_t kQueryBlock = 4;
+constexpr size_t kQueryBlock = 8;
 constexpr size_t kKeyGrain = 2 * kKeyTile;
 
 }  // namespace

@@ -14,6 +14,7 @@
 #include "model/synthetic.h"
 #include "sys/clock.h"
 #include "sys/probe.h"
+#include "bench_engine.h"
 #include "verbs.h"
 
 namespace nautile {
@@ -24,7 +25,7 @@ struct BenchFlags {
                             numerics = "fast";
   int64_t layers = 0;
   int vocabulary = 4096, decode = 16, repeats = 5, threads = 0;
-  bool json = false, csv = false;
+  bool json = false, csv = false, engine = false;
 };
 
 // "0,4k,1M" as numbers.
@@ -189,6 +190,11 @@ Status bench(const BenchFlags& flags) {
     return {Code::kInvalidArgument, "give either a model directory or --shape", {}, "for example --shape v4-flash"};
   }
   const std::unique_ptr<FileSystem> files = real_files();
+  if (flags.engine && !flags.model.empty()) {
+    NAUTILE_ASSIGN(const std::unique_ptr<LoadedModel> model,
+                   LoadedModel::load(*files, flags.model, {flags.isa, flags.threads, numerics, true}));
+    return bench_engine(*model, batches, flags.decode, flags.json);
+  }
   ThreadPool pool(flags.threads == 0 ? usable_cores() : flags.threads);
   std::unique_ptr<Checkpoint> checkpoint;
   ModelConfig config;
@@ -209,8 +215,10 @@ Status bench(const BenchFlags& flags) {
     }
     config.vocab_size = flags.vocabulary;
     config.hash_layers = std::min(config.hash_layers, 1);
-    config.mtp_layers = 0;
-    const Totals totals = inventory_totals(config, expected_tensors(config, Variant{}));
+    config.mtp_layers = flags.engine ? 1 : 0;
+    Variant variant;
+    if (flags.engine) variant.draft = DraftKind::kMtp;
+    const Totals totals = inventory_totals(config, expected_tensors(config, variant));
     if (const size_t free = probe_memory().available_bytes; free != 0 && totals.bytes() > free / 10 * 9) {
       return {Code::kResourceExhausted,
               fmt::format("synthetic weights take {:.1f} GB, {:.1f} GB are free",
@@ -219,7 +227,12 @@ Status bench(const BenchFlags& flags) {
     }
     if (!flags.json && !flags.csv)
       fmt::print(stderr, "making {:.1f} GB of synthetic weights ...\n", static_cast<double>(totals.bytes()) / 1e9);
-    NAUTILE_ASSIGN(Checkpoint made, synthetic_checkpoint(config, Variant{}, 1, &pool));
+    NAUTILE_ASSIGN(Checkpoint made, synthetic_checkpoint(config, variant, 1, &pool));
+    if (flags.engine) {
+      NAUTILE_ASSIGN(const std::unique_ptr<LoadedModel> model,
+                     LoadedModel::of(std::move(made), config, {flags.isa, flags.threads, numerics, false}));
+      return bench_engine(*model, batches, flags.decode, flags.json);
+    }
     checkpoint = std::make_unique<Checkpoint>(std::move(made));
   }
   NAUTILE_ASSIGN(const Weights weights, load_weights(*checkpoint, config, {kernels, policy_of(numerics), &pool}));
@@ -307,6 +320,8 @@ void add_bench(CLI::App& app, Run& run) {
   verb->add_option("--threads", flags->threads, "0 is one for each usable core")->capture_default_str();
   verb->add_option("--isa", flags->isa, "auto, ref, avx2 or avx512")->capture_default_str();
   verb->add_option("--numerics", flags->numerics, "fast, reference or exact")->capture_default_str();
+  verb->add_flag("--engine", flags->engine,
+                 "measure the engine instead: tokens/s of each batch with and without speculation");
   verb->add_flag("--json", flags->json, "one JSON object");
   verb->add_flag("--csv", flags->csv, "comma-separated rows");
   verb->callback([flags, &run] {

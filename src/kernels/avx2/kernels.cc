@@ -76,8 +76,10 @@ inline void load_e2m1(const void* p, float scale, V out[4]) {
   out[3] = e2m1_values(_mm_srli_si128(second, 8), half);
 }
 
-#include "kernels/rows.inc"
 #include "kernels/vector.inc"
+
+// After what it is made of.
+#include "kernels/rows.inc"
 
 }  // namespace
 

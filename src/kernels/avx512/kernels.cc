@@ -70,8 +70,10 @@ inline void load_e2m1(const void* p, float scale, V out[2]) {
   out[1] = _mm512_permutexvar_ps(_mm512_cvtepu8_epi32(_mm256_extracti128_si256(codes, 1)), table);
 }
 
-#include "kernels/rows.inc"
 #include "kernels/vector.inc"
+
+// After what it is made of.
+#include "kernels/rows.inc"
 
 void matmul(const MatmulArgs& a) {
   a.weight.layout == WeightLayout::kTiles ? tile_kernels().matmul(a) : matmul_in_rows(a);

@@ -10,10 +10,9 @@ namespace {
 using V = __m512;
 using I = __m512i;
 
-constexpr size_t kChunkCols = 512;   // of a tile that stay in the first-level cache while all tokens pass
-constexpr size_t kTokenBlock = 512;  // tokens whose activations of those columns stay in the second-level cache
-constexpr size_t kMostWide = 8, kMostInt8 = 6;  // tokens in registers
-constexpr size_t kAhead = 4096;      // bytes fetched early
+constexpr size_t kBlockBytes = 512 << 10;  // of activations, which stay in the second-level cache while the tiles pass
+constexpr size_t kMostInt8 = 6, kMostWide = 8;  // tokens in registers
+constexpr size_t kAhead = 4096;            // bytes fetched early
 
 inline I load_line(const void* p) {
   return _mm512_loadu_si512(p);
@@ -68,16 +67,17 @@ alignas(64) constexpr uint8_t kFp4Table[64] = {12, 13, 14, 15, 16, 18, 20, 24, 1
 
 // A tile times T tokens.
 template <size_t T>
-__attribute__((noinline)) void fp4_tile(const std::byte* w, size_t padded, const std::byte* const* x_rows,
-                                        float* const* y_rows, const Rows& rows) {
-  const I table = load_line(kFp4Table);
+__attribute__((noinline)) void int8_tile(const MatmulArgs& a, size_t tile, size_t token) {
+  const size_t padded = padded_cols(a.weight.format, a.weight.cols);
+  const size_t offsets = padded / 32 * 4;  // from a group's scale to its offset
+  const std::byte* w = a.weight.data + tile * tile_bytes(a.weight.format, a.weight.cols);
   V total_a[T], total_b[T];
   const std::byte* x[T];
   for (size_t t = 0; t < T; ++t) {
     total_a[t] = total_b[t] = _mm512_setzero_ps();
-    x[t] = x_rows[t];
+    x[t] = a.x[token + t];
   }
-  const size_t offsets = padded / 32 * 4;  // from a group's scale to its offset
+  const I table = load_line(kFp4Table);
   size_t scale_at = padded;
   for (size_t k = 0; k < padded; k += 64, w += 17 * 64) {
     fetch(w + kAhead);
@@ -113,8 +113,9 @@ __attribute__((noinline)) void fp4_tile(const std::byte* w, size_t padded, const
       }
     }
   }
+  const Rows rows = wanted_rows(a, tile);
   for (size_t t = 0; t < T; ++t) {
-    float* y = y_rows[t] + rows.y;
+    float* y = a.y[token + t] + rows.y;
     _mm512_mask_storeu_ps(y, rows.half[0], total_a[t]);
     _mm512_mask_storeu_ps(y + 16, rows.half[1], total_b[t]);
   }
@@ -209,26 +210,20 @@ struct Fp4Quads {
   }
 };
 
-// Columns [begin, end) of N tiles one after the other, for T tokens. Later chunks go on from the totals in y.
+// N tiles side by side, for T tokens.
 template <size_t T, size_t N, class Quads>
-__attribute__((noinline)) void wide_tiles(const MatmulArgs& a, size_t tile, size_t token, size_t begin, size_t end) {
-  alignas(64) float totals[N][2][T][16];
+__attribute__((noinline)) void wide_tiles(const MatmulArgs& a, size_t tile, size_t token) {
+  alignas(64) float totals[N][2][T][16] = {};  // not in registers: each is touched once a block
+  const size_t padded = padded_cols(a.weight.format, a.weight.cols);
   const size_t bytes = tile_bytes(a.weight.format, a.weight.cols);
   const std::byte* w[N];
   const uint8_t* scales[N];
   for (size_t n = 0; n < N; ++n) {
     w[n] = a.weight.data + (tile + n) * bytes;
     scales[n] = a.weight.scales + (tile + n) * kTileRows / 128 * ((a.weight.cols + 127) / 128);
-    const Rows rows = wanted_rows(a, tile + n);
-    for (size_t h = 0; h < 2; ++h) {
-      for (size_t t = 0; t < T; ++t) {
-        const float* from = a.y[token + t] + rows.y + 16 * h;
-        _mm512_store_ps(totals[n][h][t], begin == 0 ? _mm512_setzero_ps() : _mm512_maskz_loadu_ps(rows.half[h], from));
-      }
-    }
   }
   const Quads quads;
-  for (size_t k = begin; k < end; k += Quads::kCols) {
+  for (size_t k = 0; k < padded; k += Quads::kCols) {
     V sum[N][2][T];
     const std::byte* x[T];
     const std::byte* block[N];
@@ -309,40 +304,34 @@ constexpr size_t kSideBySide = 4;
 
 template <class Quads>
 void matmul_wide(const MatmulArgs& a) {
-  const size_t padded = padded_cols(a.weight.format, a.weight.cols), end = tile_count(a.row_end);
   size_t tile = a.row_begin / kTileRows;
+  const size_t end = tile_count(a.row_end);
   if (a.tokens <= kSideBySide) {
     for (; tile + 2 <= end; tile += 2) {
-      with_tokens<kSideBySide>(a.tokens, [&]<size_t T>() { wide_tiles<T, 2, Quads>(a, tile, 0, 0, padded); });
+      with_tokens<kSideBySide>(a.tokens, [&]<size_t T>() { wide_tiles<T, 2, Quads>(a, tile, 0); });
     }
   }
-  const size_t chunk = a.tokens <= kMostWide ? padded : kChunkCols;
   for (; tile < end; ++tile) {
-    for (size_t k = 0; k < padded; k += chunk) {
-      for_passes<kMostWide>(a.tokens, [&]<size_t T>(size_t token) {
-        wide_tiles<T, 1, Quads>(a, tile, token, k, k + chunk < padded ? k + chunk : padded);
-      });
-    }
+    for_passes<kMostWide>(a.tokens, [&]<size_t T>(size_t token) { wide_tiles<T, 1, Quads>(a, tile, token); });
   }
 }
 
 void matmul_int8(const MatmulArgs& a) {
-  const size_t padded = padded_cols(a.weight.format, a.weight.cols);
   for (size_t tile = a.row_begin / kTileRows; tile < tile_count(a.row_end); ++tile) {
-    const std::byte* w = a.weight.data + tile * tile_bytes(a.weight.format, a.weight.cols);
-    const Rows rows = wanted_rows(a, tile);
-    for_passes<kMostInt8>(a.tokens, [&]<size_t T>(size_t token) { fp4_tile<T>(w, padded, a.x + token, a.y + token, rows); });
+    for_passes<kMostInt8>(a.tokens, [&]<size_t T>(size_t token) { int8_tile<T>(a, tile, token); });
   }
 }
 
 void matmul_in_tiles(const MatmulArgs& all) {
-  if (all.weight.format == WeightFormat::kFp4 && all.format == ActivationFormat::kInt8) return matmul_int8(all);
+  const size_t row_bytes = activation_bytes(all.format, padded_cols(all.weight.format, all.weight.cols));
+  constexpr size_t kUnit = kMostInt8 * kMostWide;  // whole passes
+  const size_t block = kBlockBytes / row_bytes < kUnit ? kUnit : kBlockBytes / row_bytes / kUnit * kUnit;
   MatmulArgs a = all;
-  for (size_t token = 0; token < all.tokens; token += kTokenBlock, a.x += kTokenBlock, a.y += kTokenBlock) {
-    a.tokens = all.tokens - token < kTokenBlock ? all.tokens - token : kTokenBlock;
+  for (size_t token = 0; token < all.tokens; token += block, a.x += block, a.y += block) {
+    a.tokens = all.tokens - token < block ? all.tokens - token : block;
     switch (a.weight.format) {
       case WeightFormat::kFp4:
-        matmul_wide<Fp4Quads>(a);
+        a.format == ActivationFormat::kInt8 ? matmul_int8(a) : matmul_wide<Fp4Quads>(a);
         break;
       case WeightFormat::kFp8:
         matmul_wide<Fp8Quads>(a);

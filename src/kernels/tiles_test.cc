@@ -1,0 +1,262 @@
+// Products of tiles: packing against the bytes in rows, every format against float64 on the narrowed activations, the
+// same bits in every batch and row range, and the ends of the formats.
+#include "kernels/tiles.h"
+
+#include <doctest/doctest.h>
+
+#include <cmath>
+#include <cstring>
+#include <random>
+#include <vector>
+
+#include "kernels/registry.h"
+#include "tensor/formats.h"
+
+using namespace nautile;
+
+namespace {
+
+struct Random {
+  std::mt19937 engine{11};
+  uint32_t bits() { return static_cast<uint32_t>(engine()); }
+  float normal() { return std::normal_distribution<float>()(engine); }
+};
+
+// A matrix in rows (bytes from an odd address), in tiles, and as float64.
+struct Matrix {
+  WeightView rows, tiles;
+  std::vector<std::byte> bytes, packed;
+  std::vector<uint8_t> scales;
+  std::vector<double> values;
+
+  double scale(size_t r, size_t c) const {
+    if (rows.format == WeightFormat::kFp4) return e8m0_to_f32(scales[r * (rows.cols / 32) + c / 32]);
+    if (rows.format == WeightFormat::kFp8) return e8m0_to_f32(scales[r / 128 * ((rows.cols + 127) / 128) + c / 128]);
+    return 1;
+  }
+  void pack() {
+    packed.assign(tile_count(rows.rows) * tile_bytes(rows.format, rows.cols) + 1, std::byte{0xff});
+    pack_tiles(rows, 0, tile_count(rows.rows), packed.data() + 1);
+    tiles = rows;
+    tiles.layout = WeightLayout::kTiles;
+    tiles.data = packed.data() + 1;
+    if (rows.format == WeightFormat::kFp4) tiles.scales = nullptr;
+    values.resize(rows.rows * rows.cols);
+    for (size_t r = 0; r < rows.rows; ++r) {
+      for (size_t c = 0; c < rows.cols; ++c) {
+        const std::byte* at = rows.data + r * rows.row_bytes();
+        uint16_t half;
+        double value = 0;
+        switch (rows.format) {
+          case WeightFormat::kFp4:
+            value = e2m1_to_f32(static_cast<uint8_t>(static_cast<uint8_t>(at[c / 2]) >> (4 * (c % 2))));
+            break;
+          case WeightFormat::kFp8:
+            value = e4m3_to_f32(static_cast<uint8_t>(at[c]));
+            break;
+          default:
+            std::memcpy(&half, at + 2 * c, 2);
+            value = bf16_to_f32(half);
+        }
+        values[r * rows.cols + c] = value * scale(r, c);
+      }
+    }
+  }
+};
+
+Matrix make_matrix(WeightFormat format, size_t rows, size_t cols, Random& random) {
+  Matrix m;
+  m.rows = {format, rows, cols, nullptr, nullptr, WeightLayout::kRows};
+  m.bytes.resize(rows * m.rows.row_bytes() + 1);
+  for (std::byte& b : m.bytes) {
+    b = static_cast<std::byte>(random.bits());
+    if (format == WeightFormat::kFp8 && (b & std::byte{0x7f}) == std::byte{0x7f}) b = std::byte{1};  // no NaN
+  }
+  if (format == WeightFormat::kBf16) {
+    for (size_t i = 1; i + 1 < m.bytes.size(); i += 2) {
+      const uint16_t half = f32_to_bf16(random.normal());
+      std::memcpy(&m.bytes[i], &half, 2);
+    }
+  }
+  m.scales.resize(rows * (cols / 32 + 1) + 16);
+  for (uint8_t& s : m.scales) s = static_cast<uint8_t>(119 + random.bits() % 12);
+  m.scales[0] = 1;  // 2^-126: denormal weights
+  m.rows.data = m.bytes.data() + 1;
+  m.rows.scales = m.scales.data();
+  m.pack();
+  return m;
+}
+
+// Rows of activations in one format, with the values they stand for.
+struct Inputs {
+  ActivationFormat format;
+  size_t cols, padded, stride;
+  std::vector<std::byte> bytes;
+  std::vector<double> values;  // [tokens, cols]
+  std::vector<const std::byte*> rows;
+};
+
+Inputs make_inputs(const TileKernels& kernels, ActivationFormat format, const WeightView& weight, size_t tokens,
+                   const std::vector<float>& x) {
+  Inputs in;
+  in.format = format;
+  in.cols = weight.cols;
+  in.padded = padded_cols(weight.format, weight.cols);
+  in.stride = activation_bytes(format, in.padded) + 3;
+  in.bytes.assign(tokens * in.stride, std::byte{0xff});
+  for (size_t t = 0; t < tokens; ++t) {
+    std::byte* row = in.bytes.data() + t * in.stride;
+    // In two pieces, as the expert block writes them.
+    const size_t middle = in.cols / 64 * 32;
+    if (middle != 0) kernels.narrow({x.data() + t * in.cols, 0, middle, in.cols, in.padded, format, row});
+    kernels.narrow({x.data() + t * in.cols + middle, middle, in.cols, in.cols, in.padded, format, row});
+    in.rows.push_back(row);
+    for (size_t c = 0; c < in.cols; ++c) {
+      float scale = 0, value = 0;
+      uint16_t half = 0;
+      switch (format) {
+        case ActivationFormat::kInt8:
+          std::memcpy(&scale, row + in.padded + c / 32 * 4, 4);
+          in.values.push_back(2.0 * static_cast<double>(scale) * static_cast<int8_t>(row[c]));
+          break;
+        case ActivationFormat::kBf16:
+          std::memcpy(&half, row + 2 * c, 2);
+          in.values.push_back(bf16_to_f32(half));
+          break;
+        case ActivationFormat::kF32:
+          std::memcpy(&value, row + 4 * c, 4);
+          in.values.push_back(value);
+          break;
+      }
+    }
+  }
+  return in;
+}
+
+std::vector<float> product(const Kernels& kernels, const WeightView& weight, const Inputs& in, size_t first_token,
+                           size_t tokens, size_t begin, size_t end) {
+  std::vector<float> y(tokens * (end - begin), -1);
+  std::vector<float*> rows;
+  for (size_t t = 0; t < tokens; ++t) rows.push_back(y.data() + t * (end - begin));
+  kernels.matmul({weight, in.format, in.rows.data() + first_token, rows.data(), begin, tokens, begin, end});
+  return y;
+}
+
+std::vector<const Kernels*> tile_versions() {
+  std::vector<const Kernels*> all;
+  for (const std::string& isa : available_isas()) {
+    const Kernels* kernels = find_kernels(isa).value();
+    if (kernels->tiles != nullptr) all.push_back(kernels);
+  }
+  return all;
+}
+
+std::vector<ActivationFormat> inputs_of(const Kernels& kernels, WeightFormat format) {
+  if (format != WeightFormat::kFp4) return {kernels.tiles->wide};
+  if (kernels.tiles->wide_fp4) return {ActivationFormat::kInt8, kernels.tiles->wide};
+  return {ActivationFormat::kInt8};
+}
+
+constexpr WeightFormat kFormats[] = {WeightFormat::kFp4, WeightFormat::kFp8, WeightFormat::kBf16};
+
+}  // namespace
+
+TEST_CASE("tiles give what float64 gives, the same bits for any tokens and rows together") {
+  Random random;
+  for (const WeightFormat format : kFormats) {
+    for (auto [rows, cols] : {std::pair{1u, 32u}, {40u, 96u}, {131u, 416u}, {64u, 1184u}, {200u, 160u}}) {
+      if (format != WeightFormat::kFp4) cols += 5;
+      const Matrix m = make_matrix(format, rows, cols, random);
+      const size_t tokens = 29;
+      std::vector<float> x(tokens * cols);
+      for (float& v : x) v = random.normal() * std::exp2(static_cast<float>(random.bits() % 8));
+      for (const Kernels* kernels : tile_versions()) {
+        for (const ActivationFormat input : inputs_of(*kernels, format)) {
+          const Inputs in = make_inputs(*kernels->tiles, input, m.tiles, tokens, x);
+          const std::vector<float> y = product(*kernels, m.tiles, in, 0, tokens, 0, rows);
+          for (size_t t = 0; t < tokens; ++t) {
+            for (size_t r = 0; r < rows; ++r) {
+              double sum = 0, size = 0;
+              for (size_t k = 0; k < cols; ++k) {
+                const double term = in.values[t * cols + k] * m.values[r * cols + k];
+                sum += term;
+                size += std::fabs(term);
+              }
+              REQUIRE_MESSAGE(std::fabs(y[t * rows + r] - sum) <= 4e-6 * size + 1e-30, kernels->name);
+            }
+          }
+          for (size_t together : {1u, 2u, 3u, 4u, 5u, 7u, 8u, 13u}) {
+            for (size_t begin = 0; begin < rows; begin += 37) {
+              const size_t end = std::min<size_t>(rows, begin + 37);
+              const size_t first = together % 3;
+              const std::vector<float> part = product(*kernels, m.tiles, in, first, together, begin, end);
+              for (size_t t = 0; t < together; ++t) {
+                REQUIRE(std::memcmp(part.data() + t * (end - begin), y.data() + (first + t) * rows + begin,
+                                    (end - begin) * 4) == 0);
+              }
+            }
+          }
+        }
+      }
+    }
+  }
+}
+
+TEST_CASE("every FP8 and FP4 code is right in tiles, at every size of scale, subnormals included") {
+  for (const WeightFormat format : {WeightFormat::kFp4, WeightFormat::kFp8}) {
+    const size_t codes = format == WeightFormat::kFp4 ? 16 : 256, cols = 32;
+    for (const uint8_t scale : {0, 1, 100, 127, 200, 245, 255}) {
+      Random random;
+      Matrix m = make_matrix(format, codes, cols, random);
+      std::fill(m.scales.begin(), m.scales.end(), scale);
+      for (size_t r = 0; r < codes; ++r) {
+        const auto code = static_cast<uint8_t>(format == WeightFormat::kFp4 ? r | r << 4 : r);
+        std::memset(m.bytes.data() + 1 + r * m.rows.row_bytes(), code, m.rows.row_bytes());
+      }
+      m.pack();
+      std::vector<float> x(cols, 0.f);
+      x[9] = 1;
+      for (const Kernels* kernels : tile_versions()) {
+        for (const ActivationFormat input : inputs_of(*kernels, format)) {
+          const Inputs in = make_inputs(*kernels->tiles, input, m.tiles, 1, x);
+          const std::vector<float> y = product(*kernels, m.tiles, in, 0, 1, 0, codes);
+          for (size_t r = 0; r < codes; ++r) {
+            const double exact = m.values[r * cols + 9] * in.values[9];
+            if (std::isnan(exact)) {
+              CHECK(std::isnan(y[r]));
+            } else {
+              // Where the product of both scales is subnormal, its rounding counts once for each unit of the codes.
+              CHECK_MESSAGE(std::fabs(y[r] - exact) <= 2e-7 * std::fabs(exact) + 5e-42,
+                            kernels->name << " code " << r << " scale " << int{scale});
+            }
+          }
+        }
+      }
+    }
+  }
+}
+
+TEST_CASE("int8 activations: extremes keep their scale, zeros stay zero, NaN and infinity are not hidden") {
+  for (const Kernels* kernels : tile_versions()) {
+    const TileKernels& tiles = *kernels->tiles;
+    const WeightView shape{WeightFormat::kFp4, 32, 64, nullptr, nullptr, WeightLayout::kTiles};
+    std::vector<float> x(64, 0.f);
+    x[3] = 3e38f;
+    x[40] = 1e-30f;
+    x[41] = -0.5e-30f;
+    const Inputs in = make_inputs(tiles, ActivationFormat::kInt8, shape, 1, x);
+    CHECK(in.values[3] == doctest::Approx(3e38).epsilon(1e-6));
+    CHECK(in.values[4] == 0);
+    CHECK(in.values[40] == doctest::Approx(1e-30).epsilon(1e-6));
+    CHECK(in.values[41] == doctest::Approx(-0.5e-30).epsilon(1e-2));
+
+    Random random;
+    const Matrix m = make_matrix(WeightFormat::kFp4, 5, 64, random);
+    for (const float bad : {std::nanf(""), HUGE_VALF}) {
+      std::fill(x.begin(), x.end(), 1.f);
+      x[50] = bad;
+      const Inputs with = make_inputs(tiles, ActivationFormat::kInt8, m.tiles, 1, x);
+      for (const float y : product(*kernels, m.tiles, with, 0, 1, 0, 5)) CHECK(!std::isfinite(y));
+    }
+  }
+}
