@@ -17,14 +17,14 @@ Json health(const char* status, const char* message) {
 }
 
 Json license_json() {
-  return {{"name", "Apache License 2.0"},
+  return {{"name", "MIT License"},
           {"path", ""},
           {"sha", ""},
           {"size", 0},
-          {"url", "https://www.apache.org/licenses/LICENSE-2.0"},
+          {"url", "https://opensource.org/license/mit"},
           {"type", "text"},
-          {"content", "Nautile is licensed under the Apache License, Version 2.0. The model's weights have their own licence, "
-                      "which is in their directory."}};
+          {"content", "Nautile is licensed under the MIT License. The model's weights have their own licence, which is in their "
+                      "directory."}};
 }
 
 }  // namespace

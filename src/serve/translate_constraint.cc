@@ -175,17 +175,20 @@ ToolConstraint tool_constraint(const Ask& ask, const std::vector<Tool>& declared
 }
 
 // "invalid_schema: ..." names its own code.
-ApiError grammar_error(const Status& status) {
+ApiError grammar_error(const Status& status, const Constraint& asked) {
   if (status.code() != Code::kInvalidArgument) return from_status(status);
   std::string code = "invalid_schema", message = status.what();
-  for (const char* known : {"schema_too_complex", "invalid_schema", "invalid_grammar", "invalid_regex"}) {
+  std::string param = status.where().substr(0, status.where().find(','));
+  if (asked.kind == Constraint::kRegex && param == asked.field) code = "invalid_regex";
+  if (asked.kind == Constraint::kGrammar && param == asked.field) code = "invalid_grammar";
+  for (const char* known : {"schema_too_complex", "invalid_grammar", "invalid_regex", "invalid_schema"}) {
     const std::string prefix = std::string(known) + ": ";
     if (!message.starts_with(prefix)) continue;
-    code = known;
+    if (std::string_view(known) != "invalid_schema" || code == "invalid_schema") code = known;
     message = message.substr(prefix.size());
   }
   if (!status.fix().empty()) message += " (" + status.fix() + ")";
-  return bad_request(code, status.where() + ": " + message, status.where());
+  return bad_request(code, status.where() + ": " + message, param);
 }
 
 }  // namespace
@@ -199,7 +202,7 @@ std::optional<ApiError> constrain(Ask& ask, const TranslateContext& context) {
   const double begin = seconds_now();
   auto grammar = context.grammars->get(context.owner, request, context.model.trie);
   ask.grammar_s = seconds_now() - begin;
-  if (!grammar.ok()) return grammar_error(grammar.status());
+  if (!grammar.ok()) return grammar_error(grammar.status(), ask.constraint);
   ask.grammar = std::move(grammar).value();
   for (const std::string& keyword : ask.grammar->ignored()) ask.ignored.push_back(keyword);
   return std::nullopt;
