@@ -10,7 +10,9 @@ TEST_CASE("a key ring finds what it was given and nothing else") {
   KeyRing ring;
   CHECK(ring.empty());
   ring.add("one, two,,");
-  REQUIRE(ring.add_file("# c\n\nalice:secret max_concurrent=2 rpm=3 tpm=100 # tail\nbob:other priority admin\r\nplain\n", "f").ok());
+  REQUIRE(ring.add_file(
+                  "# c\n\nalice:secret max_concurrent=2 rpm=3 tpm=100 # tail\nbob:other priority admin\r\nplain\n", "f")
+              .ok());
   CHECK(ring.find("one") != nullptr);
   CHECK(ring.find("two") != nullptr);
   CHECK(ring.find("plain") != nullptr);

@@ -9,7 +9,8 @@ TEST_CASE("route_path drops query and one slash, and refuses whatever could be a
   CHECK(route_path("/v1/models?x=1") == "/v1/models");
   CHECK(route_path("/v1/models/") == "/v1/models");
   CHECK(route_path("/") == "/");
-  for (const char* bad : {"", "*", "v1", "//", "/a//b", "/a/../b", "/a%2fb", "/a%2Fb", "/a%5cb", "/%2e%2e/x", "http://x/y"}) {
+  for (const char* bad :
+       {"", "*", "v1", "//", "/a//b", "/a/../b", "/a%2fb", "/a%2Fb", "/a%5cb", "/%2e%2e/x", "http://x/y"}) {
     CHECK(route_path(bad) == "");
   }
   CHECK(route_path("/v1/models/") == route_path("/v1/models"));
@@ -18,7 +19,8 @@ TEST_CASE("route_path drops query and one slash, and refuses whatever could be a
 
 TEST_CASE("request ids are taken over only when they may be shown") {
   CHECK(request_id("abc-1.2:3_Z") == "abc-1.2:3_Z");
-  for (const std::string& bad : {std::string(), std::string("a b"), std::string("a\n"), std::string("ü"), std::string(129, 'a')}) {
+  for (const std::string& bad :
+       {std::string(), std::string("a b"), std::string("a\n"), std::string("ü"), std::string(129, 'a')}) {
     CHECK(request_id(bad).starts_with("req_"));
     CHECK(request_id(bad).size() == 36);
   }

@@ -245,7 +245,7 @@ OutputSummary Output::finish(EndReason end, std::vector<Piece>& out) {
     std::vector<OutputEvent> events;
     const OutputEnd why = stop_.matched()             ? OutputEnd::kStopString
                           : end == EndReason::kLength ? OutputEnd::kLimit
-                                                       : OutputEnd::kEndOfTurn;
+                                                      : OutputEnd::kEndOfTurn;
     const bool cut_short = stopped_;
     const ParsedMessage message = parser_.finish(why, events);
     if (!cut_short) {

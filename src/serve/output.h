@@ -1,9 +1,9 @@
 // From tokens to what a client sees: runs beside the engine, steers it, and hands finished pieces to the connection.
 //
 // One Output a generation, shared by the engine's guide and the request's owner. It composes the output parser, stop
-// strings, the thinking budget, the grammar of the answer (constraints, tool calls) and masks of what must never be drawn.
-// Thread-safety: allowed() and accept() on the engine's thread; take(), finish() and the counts from the owner's; a
-// mutex lies between. Source: spec api.md 6.4, 9, 11.
+// strings, the thinking budget, the grammar of the answer (constraints, tool calls) and masks of what must never be
+// drawn. Thread-safety: allowed() and accept() on the engine's thread; take(), finish() and the counts from the
+// owner's; a mutex lies between. Source: spec api.md 6.4, 9, 11.
 #pragma once
 
 #include <deque>
@@ -54,8 +54,8 @@ struct Piece {
 // How it ended, in a client's terms.
 struct OutputSummary {
   FinishReason finish = FinishReason::kStop;
-  std::string stop_string;          // that matched
-  std::optional<TokenId> stop_id;   // of stop_token_ids that came
+  std::string stop_string;         // that matched
+  std::optional<TokenId> stop_id;  // of stop_token_ids that came
   int64_t reasoning_tokens = 0;
   bool reasoning_unclosed = false, incomplete_call = false, budget_hit = false;
 };

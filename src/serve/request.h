@@ -18,11 +18,11 @@ namespace nautile::serve {
 
 // The model as serving sees it; immutable once it is there.
 struct ServedModel {
-  std::string name;                                      // canonical: what answers carry
-  std::vector<std::string> names;                        // what else requests may say
-  std::map<std::string, ReasoningMode> legacy;           // names that choose a mode: deepseek-chat, deepseek-reasoner
-  const Tokenizer* tokenizer = nullptr;                  // outlives this
-  std::shared_ptr<const TokenTrie> trie;                 // for grammars
+  std::string name;                             // canonical: what answers carry
+  std::vector<std::string> names;               // what else requests may say
+  std::map<std::string, ReasoningMode> legacy;  // names that choose a mode: deepseek-chat, deepseek-reasoner
+  const Tokenizer* tokenizer = nullptr;         // outlives this
+  std::shared_ptr<const TokenTrie> trie;        // for grammars
   ChatTokens tokens{};
   EncodingProfile profile = EncodingProfile::kPreview;
   ReasoningMode default_mode = ReasoningMode::kThinkHigh;

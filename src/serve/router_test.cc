@@ -18,7 +18,8 @@ TEST_CASE("paths and methods") {
   CHECK(wrong.route == nullptr);
   CHECK(wrong.allow == "POST, OPTIONS");
   CHECK(match("PUT", "/v1/models").allow == "GET, HEAD, OPTIONS");
-  for (const char* none : {"/v1/embeddings", "/sleep", "/v1/models/", "/v1", "/V1/models", "/slots", "/collective_rpc"}) {
+  for (const char* none :
+       {"/v1/embeddings", "/sleep", "/v1/models/", "/v1", "/V1/models", "/slots", "/collective_rpc"}) {
     CHECK(match("GET", none).route == nullptr);
     CHECK(match("GET", none).allow == "");
   }

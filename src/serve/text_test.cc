@@ -39,7 +39,8 @@ TEST_CASE("error bodies of the dialects") {
   // What a room below says about the machine stays inside.
   CHECK(from_status(Status(Code::kInternal, "pointer 0xdead", "/home/x")).message.find("0xdead") == std::string::npos);
   CHECK(from_status(Status(Code::kIo, "secret path")).status == 500);
-  CHECK(from_status(Status(Code::kInvalidArgument, "must be a string", "messages[0].role")).param == "messages[0].role");
+  CHECK(from_status(Status(Code::kInvalidArgument, "must be a string", "messages[0].role")).param ==
+        "messages[0].role");
 }
 
 TEST_CASE("metrics: counters add, histograms accumulate, labels are escaped") {

@@ -26,8 +26,8 @@ struct TranslateContext {
   const Limits& limits;
   ReplayStore* replay = nullptr;  // may be null
   GrammarCache* grammars = nullptr;
-  std::string owner;              // the key's name: whose replays and cached prefixes these are
-  bool default_model = false;     // a missing model is the served one
+  std::string owner;           // the key's name: whose replays and cached prefixes these are
+  bool default_model = false;  // a missing model is the served one
   bool may_set_priority = false;
   bool strict = false;  // unknown fields are faults
   bool strict_replay = false;

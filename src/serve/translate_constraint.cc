@@ -111,7 +111,8 @@ class ConstraintReader {
     inner.accept({"whitespace_pattern", "disable_fallback", "disable_any_whitespace", "disable_additional_properties"});
     inner.finish();
     if (ask_.constraint.kind == Constraint::kNone) {
-      fields_.fail("structured_outputs", "invalid_value", "must have one of json, regex, choice, grammar or json_object");
+      fields_.fail("structured_outputs", "invalid_value",
+                   "must have one of json, regex, choice, grammar or json_object");
     }
   }
 
@@ -119,7 +120,8 @@ class ConstraintReader {
     if (const Json* schema = fields.get("guided_json")) json(fields, "guided_json", *schema);
     if (const Json* regex = fields.get("guided_regex")) text(fields, "guided_regex", *regex, Constraint::kRegex);
     if (const Json* choice = fields.get("guided_choice")) choices(fields, "guided_choice", *choice);
-    if (const Json* grammar = fields.get("guided_grammar")) text(fields, "guided_grammar", *grammar, Constraint::kGrammar);
+    if (const Json* grammar = fields.get("guided_grammar"))
+      text(fields, "guided_grammar", *grammar, Constraint::kGrammar);
   }
 
   Fields& fields_;

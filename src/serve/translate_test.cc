@@ -30,7 +30,8 @@ struct World {
     model.context = 4096;
   }
   Outcome<Ask> chat(const std::string& fields) {
-    std::string body = R"({"model":"m","messages":[{"role":"user","content":"hi"}])" + (fields.empty() ? "" : "," + fields) + "}";
+    std::string body =
+        R"({"model":"m","messages":[{"role":"user","content":"hi"}])" + (fields.empty() ? "" : "," + fields) + "}";
     auto json = parse_body(body, 128);
     REQUIRE(json.ok());
     return translate_chat(*json, context);
@@ -77,7 +78,8 @@ TEST_CASE("effort words by profile") {
 
 TEST_CASE("chat: fields arrive where they belong") {
   World w;
-  auto ask = w.chat(R"("temperature":0.5,"top_k":3,"n":2,"stop":["a","b"],"seed":-1,"max_tokens":7,"logit_bias":{"5":-3},
+  auto ask =
+      w.chat(R"("temperature":0.5,"top_k":3,"n":2,"stop":["a","b"],"seed":-1,"max_tokens":7,"logit_bias":{"5":-3},
     "stream":true,"stream_options":{"include_usage":true},"user":"u","wibble":{"x":1},"thinking":{"type":"disabled","odd":1})");
   REQUIRE(ask.ok());
   CHECK(ask->sampling.temperature == 0.5);
@@ -103,10 +105,14 @@ TEST_CASE("chat: fields arrive where they belong") {
 
 TEST_CASE("chat: faults name their field") {
   World w;
-  const std::pair<const char*, const char*> faults[] = {
-      {R"("n":0)", "n"}, {R"("temperature":2.1)", "temperature"}, {R"("reasoning":{"effort":"x"})", "reasoning.effort"},
-      {R"("stop":[""])", "stop"}, {R"("guided_regex":5)", "guided_regex"}, {R"("structured_outputs":{})", "structured_outputs"},
-      {R"("nvext":{"use_raw_prompt":true})", "nvext.use_raw_prompt"}, {R"("thinking_budget":-1)", "thinking_budget"}};
+  const std::pair<const char*, const char*> faults[] = {{R"("n":0)", "n"},
+                                                        {R"("temperature":2.1)", "temperature"},
+                                                        {R"("reasoning":{"effort":"x"})", "reasoning.effort"},
+                                                        {R"("stop":[""])", "stop"},
+                                                        {R"("guided_regex":5)", "guided_regex"},
+                                                        {R"("structured_outputs":{})", "structured_outputs"},
+                                                        {R"("nvext":{"use_raw_prompt":true})", "nvext.use_raw_prompt"},
+                                                        {R"("thinking_budget":-1)", "thinking_budget"}};
   for (const auto& [fields, param] : faults) {
     auto ask = w.chat(fields);
     REQUIRE_FALSE(ask.ok());
@@ -141,7 +147,8 @@ TEST_CASE("the three chat dialects make the same prompt of the same conversation
   std::string anthropic = R"({"model":"m","max_tokens":9,"system":"S","messages":[{"role":"user","content":"q"},
     {"role":"assistant","content":[{"type":"thinking","thinking":"r","signature":""},{"type":"text","text":"t"},{"type":"tool_use","id":"c","name":"f","input":{"x":1}}]},
     {"role":"user","content":[{"type":"tool_result","tool_use_id":"c","content":"out"}]}],"tools":[{"name":"f","input_schema":{"type":"object"}}]})";
-  std::string responses = R"({"model":"m","instructions":"S","input":[{"role":"user","content":"q"},{"type":"reasoning","summary":[],"content":[{"type":"reasoning_text","text":"r"}]},
+  std::string responses =
+      R"({"model":"m","instructions":"S","input":[{"role":"user","content":"q"},{"type":"reasoning","summary":[],"content":[{"type":"reasoning_text","text":"r"}]},
     {"type":"message","role":"assistant","content":[{"type":"output_text","text":"t"}]},{"type":"function_call","call_id":"c","name":"f","arguments":"{\"x\":1}"},
     {"type":"function_call_output","call_id":"c","output":"out"}],"tools":[{"type":"function","name":"f","parameters":{"type":"object"}}]})";
   auto a = translate_chat(*parse_body(openai, 128), w.context);
@@ -164,15 +171,16 @@ TEST_CASE("completions: prompts of every kind") {
   CHECK(ask(R"({"model":"m","prompt":["a","b"],"n":2})")->prompts.size() == 2);
   CHECK(ask(R"({"model":"m","prompt":[[5],[6,7]]})")->prompts.size() == 2);
   CHECK(ask(R"({"model":"m","prompt":"a","echo":true,"max_tokens":0})")->max_tokens == 0);
-  for (const char* bad : {R"({"model":"m"})", R"({"model":"m","prompt":[5,"a"]})", R"({"model":"m","prompt":[-1]})", R"({"model":"m","prompt":{}})",
-                          R"({"model":"m","prompt":"a","thinking":true})"}) {
+  for (const char* bad : {R"({"model":"m"})", R"({"model":"m","prompt":[5,"a"]})", R"({"model":"m","prompt":[-1]})",
+                          R"({"model":"m","prompt":{}})", R"({"model":"m","prompt":"a","thinking":true})"}) {
     CHECK_FALSE(ask(bad).ok());
   }
 }
 
 TEST_CASE("constraints compile, and say what is wrong with them") {
   World w;
-  auto ask = w.chat(R"("response_format":{"type":"json_schema","json_schema":{"schema":{"type":"object","properties":{"a":{"type":"integer"}}}}})");
+  auto ask = w.chat(
+      R"("response_format":{"type":"json_schema","json_schema":{"schema":{"type":"object","properties":{"a":{"type":"integer"}}}}})");
   REQUIRE(ask.ok());
   CHECK_FALSE(constrain(*ask, w.context));
   CHECK(ask->grammar != nullptr);

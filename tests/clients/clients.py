@@ -185,6 +185,23 @@ def agents_client(_):
             check(result.final_output == "It is sunny.", f"{kind.__name__}: {result.final_output}")
 
 
+def doc_examples(_):
+    """docs/serve.md's curl and Python examples, exactly as printed."""
+    import contextlib
+    import io
+    import re
+    page = (pathlib.Path(__file__).resolve().parents[2] / "docs/serve.md").read_text()
+    with Server(NAUTILE, backend="engine", model=NANO, port=8000):
+        for example in re.findall(r"```python\n(.*?)```", page, re.S):
+            out = io.StringIO()
+            with contextlib.redirect_stdout(out):
+                exec(compile(example, "docs/serve.md", "exec"), {})
+            check("123" in out.getvalue(), out.getvalue())
+        for example in re.findall(r"```sh\n(.*?)```", page, re.S):
+            done = subprocess.run(["bash", "-c", example], capture_output=True, text=True, timeout=60)
+            check(json.loads(done.stdout)["choices"][0]["message"]["content"] == "123", done.stdout + done.stderr)
+
+
 def prometheus(_):
     from prometheus_client.parser import text_string_to_metric_families
     with Server(NAUTILE) as server:
@@ -207,7 +224,7 @@ def schema_fuzz(_):
 
 
 if __name__ == "__main__":
-    tests = (openai_sdk, anthropic_sdk, litellm_client, langchain_client, instructor_client, agents_client, prometheus, schema_fuzz)
+    tests = (openai_sdk, anthropic_sdk, litellm_client, langchain_client, instructor_client, agents_client, doc_examples, prometheus, schema_fuzz)
     wanted = sys.argv[3:]
     for test in tests:
         if wanted and test.__name__ not in wanted:
