@@ -30,8 +30,8 @@ dpkg-query -W -f='${Status}' clang 2>/dev/null | grep -q 'install ok installed' 
   echo "installing clang"; apt-get install -y -q --no-install-recommends clang libclang-rt-14-dev
 }
 cmake --preset fuzz >/dev/null
-cmake --build build/fuzz -j "$jobs" --target fuzz_safetensors fuzz_config_json fuzz_tokenizer_json fuzz_output_parser fuzz_disk_file fuzz_grammar
-for name in safetensors config_json tokenizer_json output_parser disk_file grammar; do
+cmake --build build/fuzz -j "$jobs" --target fuzz_safetensors fuzz_config_json fuzz_tokenizer_json fuzz_output_parser fuzz_disk_file fuzz_grammar fuzz_request
+for name in safetensors config_json tokenizer_json output_parser disk_file grammar request; do
   mkdir -p "build/fuzz/corpus/$name"
   seeds=()
   [ -d "tests/fuzz/seeds/$name" ] && seeds=("tests/fuzz/seeds/$name")
@@ -53,6 +53,16 @@ else
   echo "skipped: set NAUTILE_PYTHON to a Python with tests/oracle/requirements.txt"
 fi
 
+step "clients"
+if [ -n "${NAUTILE_CLIENTS_PYTHON:-}" ]; then
+  "$NAUTILE_CLIENTS_PYTHON" tests/clients/clients.py build/release/nautile models/nano
+else
+  echo "skipped: set NAUTILE_CLIENTS_PYTHON to a Python with tests/clients/requirements.txt"
+fi
+
 step "end to end"
+python3 tests/e2e/serve_transport.py build/asan/nautile
+python3 tests/e2e/serve_api.py build/asan/nautile
+python3 tests/e2e/serve_nano.py build/asan/nautile models/nano
 python3 tests/e2e/chat_cli.py build/asan/nautile models/nano
 python3 tests/e2e/plan_page.py build/release/nautile || [ $? -eq 77 ] # 77: no chromium here

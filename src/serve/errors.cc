@@ -5,10 +5,14 @@ namespace nautile::serve {
 
 const char* name_of(Dialect dialect) {
   switch (dialect) {
-    case Dialect::kOpenAi: return "chat";
-    case Dialect::kCompletions: return "completions";
-    case Dialect::kResponses: return "responses";
-    case Dialect::kMessages: return "messages";
+    case Dialect::kOpenAi:
+      return "chat";
+    case Dialect::kCompletions:
+      return "completions";
+    case Dialect::kResponses:
+      return "responses";
+    case Dialect::kMessages:
+      return "messages";
   }
   return "";
 }
@@ -54,25 +58,37 @@ ApiError from_status(const Status& status) {
 
 const char* openai_type(int status) {
   switch (status) {
-    case 401: return "authentication_error";
-    case 403: return "permission_error";
-    case 429: return "rate_limit_error";
-    default: return status >= 500 ? "server_error" : "invalid_request_error";
+    case 401:
+      return "authentication_error";
+    case 403:
+      return "permission_error";
+    case 429:
+      return "rate_limit_error";
+    default:
+      return status >= 500 ? "server_error" : "invalid_request_error";
   }
 }
 
 const char* messages_type(int status) {
   switch (status) {
-    case 401: return "authentication_error";
-    case 403: return "permission_error";
-    case 404: return "not_found_error";
+    case 401:
+      return "authentication_error";
+    case 403:
+      return "permission_error";
+    case 404:
+      return "not_found_error";
     case 408:
-    case 504: return "timeout_error";
-    case 413: return "request_too_large";
-    case 429: return "rate_limit_error";
+    case 504:
+      return "timeout_error";
+    case 413:
+      return "request_too_large";
+    case 429:
+      return "rate_limit_error";
     case 503:
-    case 529: return "overloaded_error";
-    default: return status >= 500 ? "api_error" : "invalid_request_error";
+    case 529:
+      return "overloaded_error";
+    default:
+      return status >= 500 ? "api_error" : "invalid_request_error";
   }
 }
 

@@ -43,7 +43,7 @@ http::Response error_response(const ApiError& error, Dialect dialect, const std:
 template <class T>
 class Outcome {
  public:
-  Outcome(T value) : value_(std::move(value)) {}            // NOLINT(google-explicit-constructor)
+  Outcome(T value) : value_(std::move(value)) {}                        // NOLINT(google-explicit-constructor)
   Outcome(ApiError error) : error_(std::move(error)), failed_(true) {}  // NOLINT(google-explicit-constructor)
   bool ok() const { return !failed_; }
   T& operator*() { return value_; }

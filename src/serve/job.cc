@@ -13,13 +13,18 @@ namespace nautile::serve {
 namespace {
 
 constexpr size_t kMaxGaps = 100000;
+constexpr size_t kSlowBytes = 16 << 10;
 
 std::unique_ptr<ReplyWriter> writer_for(const Ask& ask, const ReplyContext& context) {
   switch (ask.dialect) {
-    case Dialect::kCompletions: return completions_writer(ask, context);
-    case Dialect::kMessages: return messages_writer(ask, context);
-    case Dialect::kResponses: return responses_writer(ask, context);
-    case Dialect::kOpenAi: break;
+    case Dialect::kCompletions:
+      return completions_writer(ask, context);
+    case Dialect::kMessages:
+      return messages_writer(ask, context);
+    case Dialect::kResponses:
+      return responses_writer(ask, context);
+    case Dialect::kOpenAi:
+      break;
   }
   return chat_writer(ask, context);
 }
@@ -51,19 +56,6 @@ Job::Job(Backend& backend, ReplayStore& replay, http::Loop& loop, std::shared_pt
   writer_ = writer_for(ask_, context);
 }
 
-// A call that was demanded begins with this text once the reasoning is over.
-std::vector<TokenId> Job::forced_call() const {
-  const ToolChoice& choice = ask_.conversation.tool_choice;
-  if (!ask_.chat || (choice.kind != ToolChoice::kRequired && choice.kind != ToolChoice::kNamed)) return {};
-  std::vector<Segment> segments = {{"\n\n<｜DSML｜tool_calls>\n<｜DSML｜invoke name=\"", true}};
-  if (choice.kind == ToolChoice::kNamed) {
-    segments.push_back({choice.name, false});
-    segments.push_back({"\">\n", true});
-  }
-  auto ids = backend_.model.tokenizer->encode(segments);
-  return ids.ok() ? std::move(ids).value() : std::vector<TokenId>();
-}
-
 OutputPlan Job::plan(const std::vector<TokenId>& prompt) const {
   const ServedModel& model = backend_.model;
   OutputPlan plan;
@@ -73,7 +65,10 @@ OutputPlan Job::plan(const std::vector<TokenId>& prompt) const {
   if (ask_.chat) plan.start = output_start(prompt, model.tokens);
   plan.tools = ask_.conversation.declared_tools();
   plan.parallel_calls = ask_.parallel_calls;
-  plan.forced = forced_call();
+  plan.grammar = ask_.grammar;
+  const ToolChoice::Kind choice = ask_.conversation.tool_choice.kind;
+  plan.must_answer =
+      ask_.constraint.kind != Constraint::kNone || choice == ToolChoice::kRequired || choice == ToolChoice::kNamed;
   plan.stop = ask_.stop;
   plan.include_stop = ask_.include_stop;
   plan.stop_in_reasoning = ask_.stop_in_reasoning;
@@ -93,6 +88,37 @@ OutputPlan Job::plan(const std::vector<TokenId>& prompt) const {
   return plan;
 }
 
+GenerateRequest Job::request_for(const Choice& choice, int k) const {
+  GenerateRequest request;
+  request.prompt = ask_.prompts[choice.state.prompt];
+  request.max_tokens = ask_.effective_max_tokens;
+  request.min_tokens = ask_.grammar ? 0 : ask_.min_tokens;  // a grammar knows where it ends
+  request.sampling = ask_.sampling;
+  request.sampling.seed += static_cast<uint64_t>(k);
+  const ChatTokens& t = backend_.model.tokens;
+  if (!ask_.ignore_eos) {
+    request.end_tokens = {t.eos};
+    if (ask_.chat) request.end_tokens = {t.eos, t.bos, t.user, t.assistant};
+    if (ask_.chat && t.latest_reminder >= 0) request.end_tokens.push_back(t.latest_reminder);
+  }
+  request.end_tokens.insert(request.end_tokens.end(), ask_.stop_ids.begin(), ask_.stop_ids.end());
+  request.guide = choice.output->guide(choice.output);
+  request.prompt_logprobs = ask_.prompt_logprobs;
+  request.cache_scope = settings_.scope;
+  request.client = settings_.client;
+  request.priority = ask_.priority;
+  if (settings_.request_timeout_s > 0) request.deadline_s = settings_.request_timeout_s;
+  request.on_event = [weak = std::weak_ptr<Job>(const_cast<Job*>(this)->shared_from_this()), flag = scheduled_,
+                      loop = &loop_] {
+    if (flag->exchange(true)) return;
+    loop->post([weak, flag] {
+      flag->store(false);
+      if (const auto job = weak.lock()) job->pump();
+    });
+  };
+  return request;
+}
+
 std::optional<ApiError> Job::submit_all() {
   const int per_prompt = std::max(ask_.n, ask_.best_of);
   choices_.reserve(ask_.prompts.size() * static_cast<size_t>(per_prompt));
@@ -102,38 +128,33 @@ std::optional<ApiError> Job::submit_all() {
       choice.state.index = static_cast<int>(choices_.size()) - 1;
       choice.state.prompt = static_cast<int>(p);
       choice.output = std::make_shared<Output>(plan(ask_.prompts[p]));
-      GenerateRequest request;
-      request.prompt = ask_.prompts[p];
-      request.max_tokens = ask_.effective_max_tokens;
-      request.min_tokens = ask_.min_tokens;
-      request.sampling = ask_.sampling;
-      request.sampling.seed += static_cast<uint64_t>(k);
-      const ChatTokens& t = backend_.model.tokens;
-      if (!ask_.ignore_eos) {
-        request.end_tokens = {t.eos};
-        if (ask_.chat) request.end_tokens = {t.eos, t.bos, t.user, t.assistant};
-        if (ask_.chat && t.latest_reminder >= 0) request.end_tokens.push_back(t.latest_reminder);
+      for (;;) {
+        auto submitted = backend_.submit(request_for(choice, k), settings_.script, k);
+        if (submitted.ok()) {
+          choice.generation = std::move(submitted).value();
+          break;
+        }
+        // The memory plan may hold less than the context: a limit that is too large is clamped, not refused.
+        if (submitted.status().where() != "memory" || ask_.effective_max_tokens <= 1) {
+          return refusal(submitted.status(), ask_, backend_.model);
+        }
+        ask_.effective_max_tokens /= 2;
       }
-      for (const TokenId id : ask_.stop_ids) request.end_tokens.push_back(id);
-      request.guide = choice.output->guide(choice.output);
-      request.prompt_logprobs = ask_.prompt_logprobs;
-      request.cache_scope = settings_.scope;
-      request.client = settings_.client;
-      request.priority = ask_.priority;
-      if (settings_.request_timeout_s > 0) request.deadline_s = settings_.request_timeout_s;
-      request.on_event = [weak = weak_from_this(), flag = scheduled_, loop = &loop_] {
-        if (flag->exchange(true)) return;
-        loop->post([weak, flag] {
-          flag->store(false);
-          if (const auto job = weak.lock()) job->pump();
-        });
-      };
-      auto submitted = backend_.submit(std::move(request), settings_.script, k);
-      if (!submitted.ok()) return refusal(submitted.status(), ask_, backend_.model);
-      choice.generation = std::move(submitted).value();
     }
   }
   return std::nullopt;
+}
+
+// A continued message, given back with its beginning.
+void Job::echo_prefix(Choice& choice, std::string& out) {
+  if (!ask_.chat || !ask_.echo || !ask_.conversation.messages.back().wo_eos) return;
+  const Message& last = ask_.conversation.messages.back();
+  for (const auto& [kind, text] :
+       {std::pair(OutputEvent::kReasoning, last.reasoning_content), std::pair(OutputEvent::kContent, last.content)}) {
+    if (text.empty() || (kind == OutputEvent::kReasoning && ask_.encode.mode == ReasoningMode::kNonThink)) continue;
+    Piece piece{kind, -1, text, {}, 0};
+    deliver_one(choice, piece, out);
+  }
 }
 
 void Job::start() {
@@ -146,6 +167,9 @@ void Job::start() {
     if (const auto job = weak.lock(); job && job->paused_) job->pump();
   };
   if (ask_.stream) open_stream();
+  std::string out;
+  for (Choice& choice : choices_) echo_prefix(choice, out);
+  if (streaming_) exchange_->write(out);
   if (settings_.queue_timeout_s > 0) {
     loop_.after(settings_.queue_timeout_s, [weak = weak_from_this()] {
       const auto job = weak.lock();
@@ -236,7 +260,8 @@ bool Job::pump_choice(Choice& choice, std::string& out) {
     if (first_token_s_ == 0) {
       first_token_s_ = now;
     } else if (gaps_.size() < kMaxGaps) {
-      for (size_t i = 0; i < events.size(); ++i) gaps_.push_back((now - last_token_s_) / static_cast<double>(events.size()));
+      for (size_t i = 0; i < events.size(); ++i)
+        gaps_.push_back((now - last_token_s_) / static_cast<double>(events.size()));
     }
     last_token_s_ = now;
   }
@@ -274,14 +299,25 @@ bool Job::pump_choice(Choice& choice, std::string& out) {
   }
   pieces.clear();
   choice.state.summary = choice.output->finish(record.end, pieces);
-  if (record.end == EndReason::kEndToken && choice.state.summary.stop_id) choice.state.summary.finish = FinishReason::kStop;
+  if (record.end == EndReason::kEndToken && choice.state.summary.stop_id)
+    choice.state.summary.finish = FinishReason::kStop;
   deliver(choice, pieces, out);
   end_choice(choice, out);
   return true;
 }
 
 void Job::deliver(Choice& choice, std::vector<Piece>& pieces, std::string& out) {
-  for (Piece& piece : pieces) deliver_one(choice, piece, out);
+  // While the socket is slow, text that came together goes out together.
+  const bool slow = streaming_ && exchange_->unsent() > kSlowBytes && !ask_.logprobs;
+  for (size_t i = 0; i < pieces.size(); ++i) {
+    while (slow && i + 1 < pieces.size() && pieces[i + 1].kind == pieces[i].kind &&
+           pieces[i + 1].call == pieces[i].call && pieces[i].kind != OutputEvent::kToolStart &&
+           pieces[i].kind != OutputEvent::kToolEnd) {
+      pieces[i + 1].text.insert(0, pieces[i].text);
+      ++i;
+    }
+    deliver_one(choice, pieces[i], out);
+  }
 }
 
 void Job::deliver_one(Choice& choice, Piece& piece, std::string& out) {
@@ -302,7 +338,8 @@ void Job::deliver_one(Choice& choice, Piece& piece, std::string& out) {
       break;
     }
     case OutputEvent::kToolArguments:
-      if (piece.call >= 0 && piece.call < static_cast<int>(state.calls.size())) state.calls[piece.call].arguments += piece.text;
+      if (piece.call >= 0 && piece.call < static_cast<int>(state.calls.size()))
+        state.calls[piece.call].arguments += piece.text;
       break;
     case OutputEvent::kToolEnd:
       if (piece.call >= 0 && piece.call < static_cast<int>(state.calls.size())) state.calls[piece.call].complete = true;
@@ -326,7 +363,8 @@ void Job::deliver_one(Choice& choice, Piece& piece, std::string& out) {
 
 // The client may come back without the reasoning of this turn.
 void Job::keep_replay(const Choice& choice) {
-  if (!choice.state.reasoning.empty()) replay_.keep(settings_.owner, choice.state.calls.back().id, choice.state.reasoning);
+  if (!choice.state.reasoning.empty())
+    replay_.keep(settings_.owner, choice.state.calls.back().id, choice.state.reasoning);
 }
 
 void Job::end_choice(Choice& choice, std::string& out) {
@@ -351,7 +389,8 @@ std::vector<const ChoiceState*> Job::answered() const {
   std::vector<const ChoiceState*> best;
   for (size_t p = 0; p < ask_.prompts.size(); ++p) {
     const auto begin = chosen.begin() + static_cast<ptrdiff_t>(p) * ask_.best_of;
-    std::stable_sort(begin, begin + ask_.best_of, [](auto* a, auto* b) { return a->mean_logprob() > b->mean_logprob(); });
+    std::stable_sort(begin, begin + ask_.best_of,
+                     [](auto* a, auto* b) { return a->mean_logprob() > b->mean_logprob(); });
     for (int k = 0; k < ask_.n; ++k) {
       const_cast<ChoiceState*>(begin[k])->index = static_cast<int>(best.size());
       best.push_back(begin[k]);
@@ -422,7 +461,8 @@ void Job::leave(const char* cause, int status) {
   for (Choice& choice : choices_) {
     if (choice.generation && !choice.state.done) {
       choice.state.record = choice.generation->record();
-      report.phase = std::max(report.phase, choice.state.record.phase == Phase::kEnded ? Phase::kDecode : choice.state.record.phase);
+      report.phase = std::max(report.phase,
+                              choice.state.record.phase == Phase::kEnded ? Phase::kDecode : choice.state.record.phase);
     }
     report.choices.push_back(&choice.state);
   }

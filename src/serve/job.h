@@ -13,8 +13,8 @@
 
 #include "serve/backend.h"
 #include "serve/http.h"
-#include "serve/reply.h"
 #include "serve/replay.h"
+#include "serve/reply.h"
 
 namespace nautile::serve {
 
@@ -33,7 +33,7 @@ struct JobSettings {
 // How a job ended, for the log and the metrics.
 struct JobReport {
   int status = 200;
-  std::string cause;    // empty, or client_disconnected, timeout, drain, api, error
+  std::string cause;             // empty, or client_disconnected, timeout, drain, api, error
   Phase phase = Phase::kQueued;  // of a cancellation
   UsageCount usage;
   std::vector<const ChoiceState*> choices;
@@ -68,8 +68,9 @@ class Job : public std::enable_shared_from_this<Job> {
     std::string held_reasoning;  // of stream_reasoning: false
   };
   std::optional<ApiError> submit_all();
+  GenerateRequest request_for(const Choice& choice, int k) const;
+  void echo_prefix(Choice& choice, std::string& out);
   OutputPlan plan(const std::vector<TokenId>& prompt) const;
-  std::vector<TokenId> forced_call() const;
   void pump();
   bool pump_choice(Choice& choice, std::string& out);
   void deliver(Choice& choice, std::vector<Piece>& pieces, std::string& out);

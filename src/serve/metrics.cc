@@ -20,11 +20,14 @@ std::string joined(std::string_view a, std::string_view b) {
   return b.empty() ? std::string(a) : fmt::format("{},{}", a, b);
 }
 
-const std::vector<double> kFirst = {.001, .005, .01, .02, .04, .06, .08, .1, .25, .5, .75, 1, 2.5, 5, 7.5, 10, 20, 40, 80, 160, 640, 2560};
+const std::vector<double> kFirst = {.001, .005, .01, .02, .04, .06, .08, .1, .25, .5,  .75,
+                                    1,    2.5,  5,   7.5, 10,  20,  40,  80, 160, 640, 2560};
 const std::vector<double> kToken = {.01, .025, .05, .075, .1, .15, .2, .3, .4, .5, .75, 1, 2.5, 5, 7.5, 10, 20, 40, 80};
-const std::vector<double> kWhole = {.3, .5, .8, 1, 1.5, 2, 2.5, 5, 10, 15, 20, 30, 40, 50, 60, 120, 240, 480, 960, 1920, 7680};
+const std::vector<double> kWhole = {.3, .5, .8, 1,  1.5, 2,   2.5, 5,   10,   15,  20,
+                                    30, 40, 50, 60, 120, 240, 480, 960, 1920, 7680};
 const std::vector<double> kHttp = {.001, .005, .01, .05, .1, .5, 1, 5, 10, 60, 300, 1800};
-const std::vector<double> kTokens = {1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000, 20000, 50000, 100000, 200000, 500000, 1000000};
+const std::vector<double> kTokens = {1,    2,    5,     10,    20,    50,     100,    200,    500,    1000,
+                                     2000, 5000, 10000, 20000, 50000, 100000, 200000, 500000, 1000000};
 
 }  // namespace
 
@@ -63,7 +66,8 @@ std::string label(std::string_view name, std::string_view value) {
 void write_single(std::string_view name, const char* type, const char* help, std::string_view labels, double value,
                   std::string& out) {
   out += fmt::format("# HELP {} {}\n# TYPE {} {}\n", name, help, name, type);
-  out += labels.empty() ? fmt::format("{} {}\n", name, number(value)) : fmt::format("{}{{{}}} {}\n", name, labels, number(value));
+  out += labels.empty() ? fmt::format("{} {}\n", name, number(value))
+                        : fmt::format("{}{{{}}} {}\n", name, labels, number(value));
 }
 
 Metrics::Metrics() {
@@ -140,7 +144,8 @@ const Histogram* Metrics::histogram(const std::string& name) const {
 
 void Metrics::write(const std::string& base, std::string& out) const {
   for (const auto& [name, family] : families_) {
-    out += fmt::format("# HELP {} {}\n# TYPE {} {}\n", name, family.help, name, family.is_histogram ? "histogram" : "counter");
+    out += fmt::format("# HELP {} {}\n# TYPE {} {}\n", name, family.help, name,
+                       family.is_histogram ? "histogram" : "counter");
     for (const auto& [labels, value] : family.values) {
       out += fmt::format("{}{{{}}} {}\n", name, joined(base, labels), number(value));
     }

@@ -10,7 +10,7 @@ namespace {
 
 struct Property {
   const char* name;
-  const char* type;  // a JSON type, "ref:NAME", or "any"
+  const char* type;          // a JSON type, "ref:NAME", or "any"
   double low = 0, high = 0;  // no bounds when equal
   const char* note = "";
 };
@@ -77,8 +77,11 @@ constexpr Property kResponseFields[] = {
     {"include", "array"},
     {"metadata", "object"},
 };
-constexpr Property kTokenizeFields[] = {
-    {"model", "string"}, {"prompt", "string"}, {"messages", "ref:Messages"}, {"add_special_tokens", "boolean"}, {"return_token_strs", "boolean"}};
+constexpr Property kTokenizeFields[] = {{"model", "string"},
+                                        {"prompt", "string"},
+                                        {"messages", "ref:Messages"},
+                                        {"add_special_tokens", "boolean"},
+                                        {"return_token_strs", "boolean"}};
 constexpr Property kDetokenizeFields[] = {{"model", "string"}, {"tokens", "array"}};
 
 void put(Json& properties, const Property& property) {
@@ -143,13 +146,17 @@ Json answers(const Route& route) {
   const bool text = route.action == Action::kMetrics || route.action == Action::kNimMetrics;
   const bool bare = route.action == Action::kHealth || route.action == Action::kPing;
   Json ok = {{"description", "The answer."}};
-  if (!bare) ok["content"] = text ? content("text/plain", {{"type", "string"}}) : content("application/json", {{"type", "object"}});
-  const bool streams = route.action == Action::kChat || route.action == Action::kCompletions || route.action == Action::kMessages ||
-                       route.action == Action::kResponses;
+  if (!bare)
+    ok["content"] =
+        text ? content("text/plain", {{"type", "string"}}) : content("application/json", {{"type", "object"}});
+  const bool streams = route.action == Action::kChat || route.action == Action::kCompletions ||
+                       route.action == Action::kMessages || route.action == Action::kResponses;
   if (streams) ok["content"]["text/event-stream"] = {{"schema", {{"type", "string"}}}};
   made["200"] = ok;
-  const char* schema = route.dialect == Dialect::kMessages ? "#/components/schemas/MessagesError" : "#/components/schemas/Error";
-  for (const char* status : {"400", "401", "403", "404", "405", "408", "413", "414", "415", "429", "431", "500", "503", "504", "529"}) {
+  const char* schema =
+      route.dialect == Dialect::kMessages ? "#/components/schemas/MessagesError" : "#/components/schemas/Error";
+  for (const char* status :
+       {"400", "401", "403", "404", "405", "408", "413", "414", "415", "429", "431", "500", "503", "504", "529"}) {
     Json error = {{"description", "See the error's code."}};
     if (!bare) error["content"] = content("application/json", {{"$ref", schema}});
     made[status] = error;
@@ -171,7 +178,8 @@ Json openapi(const std::string& version) {
     }
     Json operation = {{"summary", route.summary}, {"operationId", method + path}, {"responses", answers(route)}};
     if (!hole.empty()) {
-      operation["parameters"] = Json::array({{{"name", hole}, {"in", "path"}, {"required", true}, {"schema", {{"type", "string"}, {"minLength", 1}}}}});
+      operation["parameters"] = Json::array(
+          {{{"name", hole}, {"in", "path"}, {"required", true}, {"schema", {{"type", "string"}, {"minLength", 1}}}}});
     }
     if (const Json schema = request_schema(route.action); !schema.is_null()) {
       operation["requestBody"] = {{"required", true}, {"content", content("application/json", schema)}};
@@ -188,23 +196,27 @@ Json openapi(const std::string& version) {
                       {"required", {"message", "type", "param", "code"}}};
   Json schemas;
   schemas["Error"] = {{"type", "object"}, {"properties", {{"error", error}}}, {"required", Json::array({"error"})}};
-  schemas["MessagesError"] = {
-      {"type", "object"},
-      {"properties",
-       {{"type", {{"const", "error"}}},
-        {"error", {{"type", "object"}, {"required", {"type", "message"}}}},
-        {"request_id", {{"type", "string"}}}}},
-      {"required", {"type", "error", "request_id"}}};
-  schemas["Messages"] = {
-      {"type", "array"},
-      {"minItems", 1},
-      {"items",
-       {{"type", "object"},
-        {"properties",
-         {{"role", {{"type", "string"}}}, {"content", Json::object()}, {"tool_calls", {{"type", {"array", "null"}}}}, {"tool_call_id", {{"type", {"string", "null"}}}}}},
-        {"required", Json::array({"role"})}}}};
+  schemas["MessagesError"] = {{"type", "object"},
+                              {"properties",
+                               {{"type", {{"const", "error"}}},
+                                {"error", {{"type", "object"}, {"required", {"type", "message"}}}},
+                                {"request_id", {{"type", "string"}}}}},
+                              {"required", {"type", "error", "request_id"}}};
+  schemas["Messages"] = {{"type", "array"},
+                         {"minItems", 1},
+                         {"items",
+                          {{"type", "object"},
+                           {"properties",
+                            {{"role", {{"type", "string"}}},
+                             {"content", Json::object()},
+                             {"tool_calls", {{"type", {"array", "null"}}}},
+                             {"tool_call_id", {{"type", {"string", "null"}}}}}},
+                           {"required", Json::array({"role"})}}}};
   return {{"openapi", "3.1.0"},
-          {"info", {{"title", "Nautile"}, {"version", version}, {"description", "OpenAI, Anthropic and Responses dialects of one engine."}}},
+          {"info",
+           {{"title", "Nautile"},
+            {"version", version},
+            {"description", "OpenAI, Anthropic and Responses dialects of one engine."}}},
           {"paths", paths},
           {"components",
            {{"schemas", schemas},

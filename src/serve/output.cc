@@ -66,6 +66,18 @@ Output::Output(OutputPlan plan)
   });
   for (const auto& word : plan_.bad_words) longest_bad_word_ = std::max(longest_bad_word_, word.size());
   if (!narrows) base_.clear();
+  if (plan_.grammar == nullptr) return;
+  matcher_.emplace(plan_.grammar);
+  if (!plan_.chat) return;
+  // A call inside the reasoning would escape the grammar.
+  thinking_ = base_.empty() ? all_tokens(vocabulary) : base_;
+  forbid(thinking_, plan_.tokens.dsml);
+  if (plan_.must_answer) {
+    for (const TokenId id : {plan_.tokens.eos, plan_.tokens.bos, plan_.tokens.user, plan_.tokens.assistant,
+                             plan_.tokens.latest_reminder}) {
+      forbid(thinking_, id);
+    }
+  }
 }
 
 std::unique_ptr<TokenGuide> Output::guide(std::shared_ptr<Output> self) {
@@ -82,10 +94,20 @@ bool Output::over_budget() const {
   return !thought_.holding() || reasoning_tokens_ >= *plan_.thinking_budget + 3;
 }
 
-bool Output::single(TokenId id) {
+void Output::single(TokenId id) {
   scratch_.assign((plan_.tokenizer->size() + 31) / 32, 0);
   scratch_[id / 32] = 1u << (id % 32);
-  return true;
+}
+
+std::span<const uint32_t> Output::by_grammar() {
+  scratch_.assign((plan_.tokenizer->size() + 31) / 32, 0);
+  matcher_->fill_mask(scratch_);
+  if (base_.empty()) return scratch_;
+  uint32_t any = 0;
+  for (size_t i = 0; i < base_.size(); ++i) any |= base_[i] & scratch_[i];
+  if (any == 0) return scratch_;  // all that is left was banned: the grammar's is the stronger word
+  for (size_t i = 0; i < base_.size(); ++i) scratch_[i] &= base_[i];
+  return scratch_;
 }
 
 std::span<const uint32_t> Output::allowed() {
@@ -94,19 +116,18 @@ std::span<const uint32_t> Output::allowed() {
     single(plan_.tokens.think_close);
     return scratch_;
   }
-  if (plan_.chat && forced_at_ < plan_.forced.size() && !parser_.in_reasoning()) {
-    single(plan_.forced[forced_at_]);
-    return scratch_;
-  }
-  if (plan_.bad_words.empty()) return base_;
+  const bool reasoning = plan_.chat && parser_.in_reasoning();
+  if (matcher_ && !reasoning) return by_grammar();
+  const std::vector<uint32_t>& base = reasoning && !thinking_.empty() ? thinking_ : base_;
+  if (plan_.bad_words.empty()) return base;
   bool changed = false;
   for (const auto& word : plan_.bad_words) {
     if (recent_.size() + 1 < word.size() || !std::equal(word.rbegin() + 1, word.rend(), recent_.rbegin())) continue;
-    if (!changed) scratch_ = base_.empty() ? all_tokens(plan_.tokenizer->size()) : base_;
+    if (!changed) scratch_ = base.empty() ? all_tokens(plan_.tokenizer->size()) : base;
     changed = true;
     forbid(scratch_, word.back());
   }
-  return changed ? std::span<const uint32_t>(scratch_) : std::span<const uint32_t>(base_);
+  return changed ? std::span<const uint32_t>(scratch_) : std::span<const uint32_t>(base);
 }
 
 bool Output::accept(TokenId id) {
@@ -120,6 +141,9 @@ bool Output::accept(TokenId id) {
     stop_id_ = id;
     return false;
   }
+  // An engine that does not hold to the mask (a script may) goes on without it.
+  if (matcher_ && !(plan_.chat && parser_.in_reasoning()) && !matcher_->accept(id)) matcher_.reset();
+  if (matcher_ && matcher_->finished()) return false;  // an end token, of whichever kind
   const bool more = plan_.chat ? accept_chat(id) : accept_raw(id);
   return more && !stopped_;
 }
@@ -137,7 +161,6 @@ bool Output::accept_raw(TokenId id) {
 
 bool Output::accept_chat(TokenId id) {
   if (is_end(id)) return plan_.ignore_eos;
-  if (!parser_.in_reasoning() && forced_at_ < plan_.forced.size() && id == plan_.forced[forced_at_]) ++forced_at_;
   const bool marker = id == plan_.tokens.think_close || id == plan_.tokens.dsml;
   std::string_view bytes = plan_.tokenizer->bytes_of(id);
   // Any other added token is control, not text.
@@ -222,7 +245,7 @@ OutputSummary Output::finish(EndReason end, std::vector<Piece>& out) {
     std::vector<OutputEvent> events;
     const OutputEnd why = stop_.matched()             ? OutputEnd::kStopString
                           : end == EndReason::kLength ? OutputEnd::kLimit
-                                                       : OutputEnd::kEndOfTurn;
+                                                      : OutputEnd::kEndOfTurn;
     const bool cut_short = stopped_;
     const ParsedMessage message = parser_.finish(why, events);
     if (!cut_short) {

@@ -1,9 +1,9 @@
 // From tokens to what a client sees: runs beside the engine, steers it, and hands finished pieces to the connection.
 //
 // One Output a generation, shared by the engine's guide and the request's owner. It composes the output parser, stop
-// strings, the thinking budget, forced text (a demanded tool call) and the masks of what must never be drawn.
-// Thread-safety: allowed() and accept() on the engine's thread; take(), finish() and the counts from the owner's; a
-// mutex lies between. Source: spec api.md 6.4, 9, 11.
+// strings, the thinking budget, the grammar of the answer (constraints, tool calls) and masks of what must never be
+// drawn. Thread-safety: allowed() and accept() on the engine's thread; take(), finish() and the counts from the
+// owner's; a mutex lies between. Source: spec api.md 6.4, 9, 11.
 #pragma once
 
 #include <deque>
@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "nautile/engine.h"
+#include "text/grammar.h"
 #include "text/output_parser.h"
 #include "text/stop.h"
 
@@ -28,7 +29,8 @@ struct OutputPlan {
   OutputStart start = OutputStart::kContent;
   std::vector<Tool> tools;
   bool parallel_calls = true;
-  std::vector<TokenId> forced;  // the answer, after any reasoning, begins with these
+  std::shared_ptr<const Grammar> grammar;  // of the answer behind any reasoning; may be null
+  bool must_answer = false;                // the turn may not end inside the reasoning
   std::vector<std::string> stop;
   bool include_stop = false, stop_in_reasoning = false;
   std::vector<TokenId> stop_ids;
@@ -52,8 +54,8 @@ struct Piece {
 // How it ended, in a client's terms.
 struct OutputSummary {
   FinishReason finish = FinishReason::kStop;
-  std::string stop_string;          // that matched
-  std::optional<TokenId> stop_id;   // of stop_token_ids that came
+  std::string stop_string;         // that matched
+  std::optional<TokenId> stop_id;  // of stop_token_ids that came
   int64_t reasoning_tokens = 0;
   bool reasoning_unclosed = false, incomplete_call = false, budget_hit = false;
 };
@@ -88,7 +90,8 @@ class Output {
   void put(OutputEvent::Kind kind, int call, std::string text);
   void wait_for(Waiting& waiting, std::string_view bytes);
   bool is_end(TokenId id) const;
-  bool single(TokenId id);  // only this token may come
+  void single(TokenId id);                 // only this token may come
+  std::span<const uint32_t> by_grammar();  // what the grammar allows of base_
   bool over_budget() const;
 
   OutputPlan plan_;
@@ -99,7 +102,8 @@ class Output {
   std::vector<uint32_t> scratch_;  // what allowed() hands out when it differs from base_
   std::vector<TokenId> recent_;    // the last tokens, for bad words
   size_t longest_bad_word_ = 0;
-  size_t forced_at_ = 0;
+  std::optional<GrammarMatcher> matcher_;
+  std::vector<uint32_t> thinking_;  // mask while reasoning; empty: base_
 
   mutable std::mutex mutex_;
   std::deque<Piece> pieces_;

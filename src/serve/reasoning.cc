@@ -184,8 +184,8 @@ class Reader {
 }  // namespace
 
 std::optional<ReasoningMode> mode_of(const std::string& name) {
-  for (const ReasoningMode mode : {ReasoningMode::kNonThink, ReasoningMode::kThinkLow, ReasoningMode::kThinkHigh,
-                                   ReasoningMode::kThinkMax}) {
+  for (const ReasoningMode mode :
+       {ReasoningMode::kNonThink, ReasoningMode::kThinkLow, ReasoningMode::kThinkHigh, ReasoningMode::kThinkMax}) {
     if (name == name_of(mode)) return mode;
   }
   return std::nullopt;

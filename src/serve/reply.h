@@ -23,7 +23,7 @@ struct ChoiceState {
   int prompt = 0;  // which prompt it answers
   std::string reasoning, content;
   std::vector<Call> calls;
-  std::vector<TokenEvent> tokens;                // when logprobs or ids are asked for
+  std::vector<TokenEvent> tokens;                  // when logprobs or ids are asked for
   std::vector<uint32_t> reasoning_at, content_at;  // indices into tokens whose text is in these
   bool done = false;
 

@@ -12,15 +12,17 @@
 #include "serve/errors.h"
 #include "text/chat.h"
 #include "text/conversation.h"
+#include "text/grammar.h"
 
 namespace nautile::serve {
 
 // The model as serving sees it; immutable once it is there.
 struct ServedModel {
-  std::string name;                                      // canonical: what answers carry
-  std::vector<std::string> names;                        // what else requests may say
-  std::map<std::string, ReasoningMode> legacy;           // names that choose a mode: deepseek-chat, deepseek-reasoner
-  const Tokenizer* tokenizer = nullptr;                  // outlives this
+  std::string name;                             // canonical: what answers carry
+  std::vector<std::string> names;               // what else requests may say
+  std::map<std::string, ReasoningMode> legacy;  // names that choose a mode: deepseek-chat, deepseek-reasoner
+  const Tokenizer* tokenizer = nullptr;         // outlives this
+  std::shared_ptr<const TokenTrie> trie;        // for grammars
   ChatTokens tokens{};
   EncodingProfile profile = EncodingProfile::kPreview;
   ReasoningMode default_mode = ReasoningMode::kThinkHigh;
@@ -65,6 +67,8 @@ struct Ask {
   bool parallel_calls = true;
   bool legacy_functions = false;
   Constraint constraint;
+  std::shared_ptr<const Grammar> grammar;  // of the constraint and the tools; filled by constrain()
+  double grammar_s = 0;                    // it took to compile
 
   // Generation.
   SamplingParams sampling;

@@ -34,7 +34,8 @@ struct ScriptedEngine::Sequence {
 
 class ScriptedEngine::Handle final : public Generation {
  public:
-  Handle(ScriptedEngine& engine, std::shared_ptr<Sequence> sequence) : engine_(engine), sequence_(std::move(sequence)) {}
+  Handle(ScriptedEngine& engine, std::shared_ptr<Sequence> sequence)
+      : engine_(engine), sequence_(std::move(sequence)) {}
   ~Handle() override { cancel(); }
   bool poll(std::vector<TokenEvent>& out) override {
     const std::lock_guard lock(sequence_->mutex);
@@ -47,7 +48,8 @@ class ScriptedEngine::Handle final : public Generation {
   bool wait(std::vector<TokenEvent>& out) override {
     {
       std::unique_lock lock(sequence_->mutex);
-      sequence_->arrived.wait(lock, [&] { return !sequence_->events.empty() || sequence_->record.phase == Phase::kEnded; });
+      sequence_->arrived.wait(lock,
+                              [&] { return !sequence_->events.empty() || sequence_->record.phase == Phase::kEnded; });
     }
     return poll(out);
   }
@@ -155,7 +157,9 @@ void ScriptedEngine::finish(Sequence& sequence, EndReason reason) {
     record.phase = Phase::kEnded;
     if (record.output_tokens > 0) record.decode_s = seconds_now() - sequence.decoding;
     if (reason == EndReason::kCancelled) sequence.events.clear();
-    ++(reason == EndReason::kFailed ? stats_.failed : reason == EndReason::kCancelled ? stats_.cancelled : stats_.finished);
+    ++(reason == EndReason::kFailed      ? stats_.failed
+       : reason == EndReason::kCancelled ? stats_.cancelled
+                                         : stats_.finished);
   }
   sequence.arrived.notify_all();
   if (sequence.request.on_event) sequence.request.on_event();

@@ -58,8 +58,29 @@ Service::Service(ServiceOptions options, FileSystem& files, RequestLog& log)
       workers_(std::make_unique<Workers>(options_.workers)) {}
 
 Service::~Service() {
+  close();
+}
+
+void Service::close() {
   workers_.reset();
   jobs_.clear();
+  if (backend_) backend_->engine.reset();
+}
+
+// Names the phase that the engine is stuck in, once for each time.
+void Service::watch() {
+  if (backend_) {
+    const EngineStats stats = backend_->engine->stats();
+    const bool busy = stats.running + stats.prefilling + stats.queued > 0;
+    if (busy && stats.phase_s > options_.stuck_after_s && stats.phase != stuck_phase_) {
+      stuck_phase_ = stats.phase;
+      log_.note(fmt::format("the engine has been in \"{}\" for {:.0f} s, with {} running and {} waiting", stats.phase,
+                            stats.phase_s, stats.running, stats.queued));
+    } else if (stats.phase_s < options_.stuck_after_s) {
+      stuck_phase_.clear();
+    }
+  }
+  server_->loop().after(5, [this] { watch(); });
 }
 
 Status Service::load_keys() {
@@ -78,6 +99,7 @@ void Service::became_ready(std::shared_ptr<Backend> backend) {
   server_->loop().post([this, backend = std::move(backend)] {
     backend_ = backend;
     if (state_ == State::kLoading) state_ = State::kReady;
+    watch();
     log_.note(fmt::format("ready after {:.1f} s: {}", backend_->load_s, backend_->model.name));
   });
 }
@@ -125,13 +147,16 @@ std::optional<http::Response> Service::head(const http::Request& request) {
     return response;
   }
   if (needs_key(request, found.route) && keys_->find(presented_key(request)) == nullptr) {
-    return refuse({401, "invalid_api_key", "A valid API key is needed: Authorization: Bearer KEY, or x-api-key."}, "auth");
+    return refuse({401, "invalid_api_key", "A valid API key is needed: Authorization: Bearer KEY, or x-api-key."},
+                  "auth");
   }
   const bool side_door = request.listener != 0;
   if (request.path.empty() || (found.route == nullptr && found.allow.empty()) ||
       (side_door && found.route != nullptr && !for_probes(found.route->action)) ||
-      (found.route != nullptr && found.route->action == Action::kPage && (!options_.ui || find_asset(request.path) == nullptr))) {
-    return refuse({404, "unknown_url", fmt::format("There is nothing at {} {}.", request.method, request.path)}, "invalid");
+      (found.route != nullptr && found.route->action == Action::kPage &&
+       (!options_.ui || find_asset(request.path) == nullptr))) {
+    return refuse({404, "unknown_url", fmt::format("There is nothing at {} {}.", request.method, request.path)},
+                  "invalid");
   }
   if (found.route == nullptr) {
     auto response = refuse({405, "method_not_allowed", fmt::format("This path takes {}.", found.allow)}, "invalid");
@@ -251,7 +276,6 @@ void Service::drain() {
 }
 
 void Service::stop_now() {
-  second_signal_ = true;
   const std::set<std::shared_ptr<Job>> jobs = jobs_;
   for (const auto& job : jobs) job->abort(overloaded("server_draining", "The server is shutting down.", 5), "drain");
   maybe_stopped();
@@ -276,9 +300,10 @@ void Service::reject(const char* reason) {
 }
 
 void Service::observe_http(const http::Request& request, const char* route, int status) {
-  const char* method = request.method == "GET" || request.method == "POST" || request.method == "DELETE" || request.method == "OPTIONS"
-                           ? request.method.c_str()
-                           : "other";
+  const char* method =
+      request.method == "GET" || request.method == "POST" || request.method == "DELETE" || request.method == "OPTIONS"
+          ? request.method.c_str()
+          : "other";
   metrics_.count("nautile_http_requests_total",
                  label("route", route) + "," + label("method", method) + "," + label("status", std::to_string(status)));
   if (request.arrived_s > 0) {

@@ -40,6 +40,7 @@ struct ServiceOptions {
   bool strict_params = false, strict_replay = false, default_model = false, ignore_hosted_tools = false;
   bool cache_global = false;  // one scope of cached prefixes for all keys
   bool list_aliases = false, reasoning_alias = false, per_request_metrics = false, ui = true;
+  double stuck_after_s = 60;  // an engine in one phase for so long is named in the log
   double drain_timeout_s = 60, request_timeout_s = 0, queue_timeout_s = 600, keep_alive_s = 15;
   int workers = 2;
   size_t replay_bytes = 64 << 20;
@@ -49,7 +50,7 @@ struct ServiceOptions {
   std::string version = "0.1.0";
   double usd_per_hour = 0;  // what the machine costs, for the cost metrics; 0: unknown
   double hosted_hit = 0, hosted_miss = 0, hosted_output = 0;  // USD per million tokens of a hosted price row
-  std::string model_shown;  // while loading
+  std::string model_shown;                                    // while loading
 };
 
 class Service final : public http::Handler {
@@ -65,6 +66,8 @@ class Service final : public http::Handler {
   // From the thread that loads.
   void became_ready(std::shared_ptr<Backend> backend);
   void load_failed(const Status& status);
+  // After the server has stopped and before it goes: ends workers, jobs and engine, which post to its loop.
+  void close();
   // Exit code of the process once the server has stopped.
   int exit_code() const { return exit_code_; }
 
@@ -90,6 +93,7 @@ class Service final : public http::Handler {
   void stop_now();
   void maybe_stopped();
   void reload();
+  void watch();
   void observe_http(const http::Request& request, const char* route, int status);
   void reject(const char* reason);
   void answer(http::Exchange& exchange, const Route& route, http::Response response);
@@ -120,13 +124,14 @@ class Service final : public http::Handler {
   std::map<std::string, Usage> usage_;  // by key name
   Metrics metrics_;
   ReplayStore replay_;
+  GrammarCache grammars_;
   std::shared_ptr<Backend> backend_;
   State state_ = State::kLoading;
   std::string load_error_;
   std::set<std::shared_ptr<Job>> jobs_;
   size_t preparing_ = 0;
   int exit_code_ = 0;
-  bool second_signal_ = false;
+  std::string stuck_phase_;
   double started_s_ = 0;
   int64_t started_unix_ = 0;
   std::string cache_secret_;

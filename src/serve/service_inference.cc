@@ -38,7 +38,7 @@ void Service::infer(std::shared_ptr<http::Exchange> exchange, const Route& route
   }
   ++preparing_;
   workers_->run([this, work] {
-    TranslateContext context{work->backend->model, options_.limits, &replay_, work->client.name};
+    TranslateContext context{work->backend->model, options_.limits, &replay_, &grammars_, work->client.name};
     context.default_model = options_.default_model;
     context.may_set_priority = work->client.key == nullptr || work->client.key->may_set_priority;
     context.strict = work->strict;
@@ -51,12 +51,17 @@ void Service::infer(std::shared_ptr<http::Exchange> exchange, const Route& route
       auto translate = [&]() -> Outcome<Ask> {
         switch (work->route->action) {
           case Action::kCompletions:
-          case Action::kRenderCompletions: return translate_completions(*json, context);
-          case Action::kMessages: return translate_messages(*json, context, false);
-          case Action::kCountTokens: return translate_messages(*json, context, true);
+          case Action::kRenderCompletions:
+            return translate_completions(*json, context);
+          case Action::kMessages:
+            return translate_messages(*json, context, false);
+          case Action::kCountTokens:
+            return translate_messages(*json, context, true);
           case Action::kResponses:
-          case Action::kInputTokens: return translate_responses(*json, context);
-          default: return translate_chat(*json, context);
+          case Action::kInputTokens:
+            return translate_responses(*json, context);
+          default:
+            return translate_chat(*json, context);
         }
       };
       auto ask = translate();
@@ -65,6 +70,10 @@ void Service::infer(std::shared_ptr<http::Exchange> exchange, const Route& route
       } else {
         work->ask = std::move(*ask);
         work->error = prepare(*work->ask, context);
+        const Action action = work->route->action;
+        const bool runs = action == Action::kChat || action == Action::kCompletions || action == Action::kMessages ||
+                          action == Action::kResponses;
+        if (runs && !work->error) work->error = constrain(*work->ask, context);
       }
     }
     work->body = {};
@@ -80,6 +89,10 @@ void Service::prepared(std::shared_ptr<Prepared> work) {
     work->counted = false;
     maybe_stopped();
   };
+  if (work->ask && work->ask->grammar_s > 0) {
+    metrics_.observe("nautile_grammar_compile_seconds", work->ask->grammar_s);
+    if (work->error) metrics_.count("nautile_grammar_rejects_total");
+  }
   if (work->exchange->gone()) return give_back();
   if (work->error) {
     const std::string& code = work->error->code;
@@ -172,14 +185,18 @@ void Service::finished(Job& job, const JobReport& report, const Route& route, co
     metrics_.count("vllm:request_success_total", label("finished_reason", "error"));
   } else {
     metrics_.count("vllm:request_success_total", label("finished_reason", "abort"));
-    const char* phase = report.phase == Phase::kQueued ? "queue" : report.phase == Phase::kPrefill ? "prefill" : "decode";
+    const char* phase = report.phase == Phase::kQueued    ? "queue"
+                        : report.phase == Phase::kPrefill ? "prefill"
+                                                          : "decode";
     metrics_.count("nautile_requests_cancelled_total", label("phase", phase) + "," + label("cause", report.cause));
   }
   if (ran) {
     metrics_.count("vllm:prompt_tokens_total", {}, static_cast<double>(u.prompt));
     metrics_.count("vllm:prompt_tokens_cached_total", {}, static_cast<double>(u.cached));
-    metrics_.count("vllm:prompt_tokens_by_source_total", label("source", "local_cache_hit"), static_cast<double>(u.cached));
-    metrics_.count("vllm:prompt_tokens_by_source_total", label("source", "local_compute"), static_cast<double>(u.prompt - u.cached));
+    metrics_.count("vllm:prompt_tokens_by_source_total", label("source", "local_cache_hit"),
+                   static_cast<double>(u.cached));
+    metrics_.count("vllm:prompt_tokens_by_source_total", label("source", "local_compute"),
+                   static_cast<double>(u.prompt - u.cached));
     metrics_.count("vllm:generation_tokens_total", {}, static_cast<double>(u.completion));
     metrics_.count("nautile_reasoning_tokens_total", {}, static_cast<double>(u.reasoning));
     metrics_.count("nautile_answer_tokens_total", {}, static_cast<double>(u.completion - u.reasoning));
@@ -191,7 +208,8 @@ void Service::finished(Job& job, const JobReport& report, const Route& route, co
     metrics_.observe("vllm:request_params_n", ask.n);
     metrics_.observe("vllm:request_params_max_tokens", static_cast<double>(ask.effective_max_tokens));
     metrics_.observe("vllm:request_prefill_kv_computed_tokens", static_cast<double>(u.prompt - u.cached));
-    if (report.first_token_s > 0) metrics_.observe("vllm:time_to_first_token_seconds", report.first_token_s - report.submitted_s);
+    if (report.first_token_s > 0)
+      metrics_.observe("vllm:time_to_first_token_seconds", report.first_token_s - report.submitted_s);
     for (const double gap : report.gaps) metrics_.observe("vllm:inter_token_latency_seconds", gap);
     if (first.output_tokens > 1) {
       metrics_.observe("vllm:request_time_per_output_token_seconds",
@@ -203,30 +221,34 @@ void Service::finished(Job& job, const JobReport& report, const Route& route, co
     metrics_.observe("vllm:request_prefill_time_seconds", first.prefill_s);
     metrics_.observe("vllm:request_decode_time_seconds", first.decode_s);
     metrics_.observe("nautile_queue_wait_seconds", first.queue_s,
-                     label("priority", ask.priority < 0 ? "high" : ask.priority > 0 ? "low" : "normal"));
+                     label("priority", ask.priority < 0   ? "high"
+                                       : ask.priority > 0 ? "low"
+                                                          : "normal"));
   }
   auto ms = [](double seconds) { return std::round(seconds * 1e4) / 10; };
-  log_.request({{"request_id", job.exchange().request.id},
-                {"key", client.name},
-                {"dialect", name_of(ask.dialect)},
-                {"route", route.path},
-                {"model", backend_->model.name},
-                {"mode", name_of(ask.encode.mode)},
-                {"stream", ask.stream},
-                {"prompt_tokens", u.prompt},
-                {"completion_tokens", u.completion},
-                {"cached_tokens", u.cached},
-                {"reasoning_tokens", u.reasoning},
-                {"cache", first.cache_decision},
-                {"queue_ms", ms(first.queue_s)},
-                {"prefill_ms", ms(first.prefill_s)},
-                {"decode_ms", ms(first.decode_s)},
-                {"ttft_ms", report.first_token_s > 0 ? ms(report.first_token_s - report.submitted_s) : 0},
-                {"tokens_per_s", first.decode_s > 0 ? std::round(10 * static_cast<double>(first.output_tokens) / first.decode_s) / 10 : 0},
-                {"total_ms", ms(now - report.arrived_s)},
-                {"preemptions", first.preemptions},
-                {"finish", finish},
-                {"status", report.status}});
+  log_.request(
+      {{"request_id", job.exchange().request.id},
+       {"key", client.name},
+       {"dialect", name_of(ask.dialect)},
+       {"route", route.path},
+       {"model", backend_->model.name},
+       {"mode", name_of(ask.encode.mode)},
+       {"stream", ask.stream},
+       {"prompt_tokens", u.prompt},
+       {"completion_tokens", u.completion},
+       {"cached_tokens", u.cached},
+       {"reasoning_tokens", u.reasoning},
+       {"cache", first.cache_decision},
+       {"queue_ms", ms(first.queue_s)},
+       {"prefill_ms", ms(first.prefill_s)},
+       {"decode_ms", ms(first.decode_s)},
+       {"ttft_ms", report.first_token_s > 0 ? ms(report.first_token_s - report.submitted_s) : 0},
+       {"tokens_per_s",
+        first.decode_s > 0 ? std::round(10 * static_cast<double>(first.output_tokens) / first.decode_s) / 10 : 0},
+       {"total_ms", ms(now - report.arrived_s)},
+       {"preemptions", first.preemptions},
+       {"finish", finish},
+       {"status", report.status}});
   if (client.key != nullptr) usage_[client.name].end(now, u.prompt + u.completion);
   // The job ends itself; it goes once this call is over.
   const auto found = std::find_if(jobs_.begin(), jobs_.end(), [&](const auto& held) { return held.get() == &job; });

@@ -17,14 +17,15 @@ Json health(const char* status, const char* message) {
 }
 
 Json license_json() {
-  return {{"name", "Apache License 2.0"},
+  return {{"name", "MIT License"},
           {"path", ""},
           {"sha", ""},
           {"size", 0},
-          {"url", "https://www.apache.org/licenses/LICENSE-2.0"},
+          {"url", "https://opensource.org/license/mit"},
           {"type", "text"},
-          {"content", "Nautile is licensed under the Apache License, Version 2.0. The model's weights have their own licence, "
-                      "which is in their directory."}};
+          {"content",
+           "Nautile is licensed under the MIT License. The model's weights have their own licence, which is in their "
+           "directory."}};
 }
 
 }  // namespace
@@ -42,15 +43,16 @@ void Service::inform(std::shared_ptr<http::Exchange> exchange, const Match& matc
     }
     case Action::kLive: {
       const bool live = state_ != State::kFailed;
-      return answer_json(*exchange, route, health(live ? "live" : "failed", live ? "Service is live." : "Service has failed."),
+      return answer_json(*exchange, route,
+                         health(live ? "live" : "failed", live ? "Service is live." : "Service has failed."),
                          live ? 200 : 503);
     }
     case Action::kReady: {
       if (ready) return answer_json(*exchange, route, health("ready", "Service is ready."));
       const char* status = state_ == State::kLoading ? "loading" : state_ == State::kDraining ? "draining" : "failed";
-      Json body = error_body(overloaded(state_ == State::kDraining ? "server_draining" : "model_loading",
-                                        "Service is not ready.", 5),
-                             Dialect::kOpenAi, exchange->request.id);
+      Json body = error_body(
+          overloaded(state_ == State::kDraining ? "server_draining" : "model_loading", "Service is not ready.", 5),
+          Dialect::kOpenAi, exchange->request.id);
       body.update(health(status, "Service is not ready."));
       return answer_json(*exchange, route, body, 503);
     }
@@ -69,7 +71,8 @@ void Service::inform(std::shared_ptr<http::Exchange> exchange, const Match& matc
     case Action::kMetrics:
     case Action::kNimMetrics: {
       http::Response response;
-      const bool open_metrics = exchange->request.header("accept").find("application/openmetrics-text") != std::string_view::npos;
+      const bool open_metrics =
+          exchange->request.header("accept").find("application/openmetrics-text") != std::string_view::npos;
       response.type = "text/plain; version=0.0.4; charset=utf-8";
       response.body = route.action == Action::kMetrics ? metrics_page() : nim_metrics_page();
       (void)open_metrics;  // one form serves both: 0.0.4 is what every scraper still reads
@@ -82,12 +85,16 @@ void Service::inform(std::shared_ptr<http::Exchange> exchange, const Match& matc
     case Action::kModels:
     case Action::kAnthropicModels:
     case Action::kModel: {
-      if (!backend_) return answer(*exchange, route, overloaded("model_loading", "The model is still being loaded.", 5));
+      if (!backend_)
+        return answer(*exchange, route, overloaded("model_loading", "The model is still being loaded.", 5));
       const ServedModel& model = backend_->model;
-      const bool anthropic = route.action == Action::kAnthropicModels || !exchange->request.header("anthropic-version").empty();
+      const bool anthropic =
+          route.action == Action::kAnthropicModels || !exchange->request.header("anthropic-version").empty();
       if (route.action == Action::kModel) {
         if (model.answers_to(match.argument)) return answer_json(*exchange, route, model_json(model.name));
-        return answer(*exchange, route, {404, "model_not_found", fmt::format("The model \"{}\" is not served here.", match.argument), "model"});
+        return answer(
+            *exchange, route,
+            {404, "model_not_found", fmt::format("The model \"{}\" is not served here.", match.argument), "model"});
       }
       if (anthropic) {
         std::time_t when = model.created;
@@ -96,8 +103,9 @@ void Service::inform(std::shared_ptr<http::Exchange> exchange, const Match& matc
         gmtime_r(&when, &parts);
         std::strftime(text, sizeof text, "%Y-%m-%dT%H:%M:%SZ", &parts);
         Json entry = {{"type", "model"}, {"id", model.name}, {"display_name", model.name}, {"created_at", text}};
-        return answer_json(*exchange, route,
-                           {{"data", Json::array({entry})}, {"has_more", false}, {"first_id", model.name}, {"last_id", model.name}});
+        return answer_json(
+            *exchange, route,
+            {{"data", Json::array({entry})}, {"has_more", false}, {"first_id", model.name}, {"last_id", model.name}});
       }
       Json data = Json::array({model_json(model.name)});
       if (options_.list_aliases) {
@@ -138,12 +146,8 @@ Json Service::model_json(const std::string& id) const {
 }
 
 Json Service::metadata() const {
-  Json made = {{"version", options_.version},
-               {"modelInfo", Json::array()},
-               {"licenseInfo", license_json()},
-               {"assetInfo", Json::array()},
-               {"repository_override", ""},
-               {"selectedModelProfileId", ""}};
+  Json made = {{"version", options_.version}, {"modelInfo", Json::array()}, {"licenseInfo", license_json()},
+               {"assetInfo", Json::array()},  {"repository_override", ""},  {"selectedModelProfileId", ""}};
   if (!backend_) return made;
   const ServedModel& model = backend_->model;
   made["modelInfo"].push_back({{"shortName", model.name}, {"modelUrl", ""}});
@@ -192,7 +196,7 @@ void Service::tokens(std::shared_ptr<http::Exchange> exchange, const Route& rout
       fields.boolean("return_token_strs", strings);
       fields.boolean("add_special_tokens", bos);
       if (fields.has("messages")) {
-        TranslateContext context{model, options_.limits, &replay_, owner};
+        TranslateContext context{model, options_.limits, &replay_, &grammars_, owner};
         context.default_model = true;
         auto ask = translate_chat(*json, context);
         if (!ask.ok()) return ask.error();
@@ -200,7 +204,8 @@ void Service::tokens(std::shared_ptr<http::Exchange> exchange, const Route& rout
         ids = ask->prompts[0];
       } else {
         std::string prompt;
-        if (!fields.text("prompt", prompt) && !notes.error) fields.fail("prompt", "missing_required_parameter", "is missing");
+        if (!fields.text("prompt", prompt) && !notes.error)
+          fields.fail("prompt", "missing_required_parameter", "is missing");
         if (notes.error) return notes.error;
         auto encoded = tokenizer.encode(prompt, true);
         if (!encoded.ok()) return from_status(encoded.status());
@@ -237,9 +242,10 @@ void Service::page(http::Exchange& exchange, const Route& route, const std::stri
   response.body = asset->body;
   response.headers.push_back({"Cache-Control", "no-cache"});
   response.headers.push_back({"X-Content-Type-Options", "nosniff"});
-  response.headers.push_back({"Content-Security-Policy",
-                              "default-src 'self'; style-src 'self' 'unsafe-inline'; script-src 'self' 'unsafe-inline'; "
-                              "img-src 'self' data:; frame-ancestors 'none'"});
+  response.headers.push_back(
+      {"Content-Security-Policy",
+       "default-src 'self'; style-src 'self' 'unsafe-inline'; script-src 'self' 'unsafe-inline'; "
+       "img-src 'self' data:; frame-ancestors 'none'"});
   answer(exchange, route, std::move(response));
 }
 

@@ -31,7 +31,8 @@ void read_bias(Fields& fields, Ask& ask, const TranslateContext& context) {
       return fields.fail("logit_bias", "invalid_value", "has a key that is no token id");
     }
     if (id < 0 || !context.model.tokenizer->has(static_cast<TokenId>(std::min<int64_t>(id, INT32_MAX)))) {
-      return fields.fail("logit_bias", "token_id_out_of_range", fmt::format("names the id {}, which is out of vocabulary", id));
+      return fields.fail("logit_bias", "token_id_out_of_range",
+                         fmt::format("names the id {}, which is out of vocabulary", id));
     }
     if (!it.value().is_number()) return fields.fail("logit_bias", "invalid_type", "must map ids to numbers");
     const double value = it.value().get<double>();
@@ -67,7 +68,8 @@ void read_nvext(Fields& fields, Ask& ask) {
   if (inner.boolean("use_raw_prompt", raw) && raw) {
     inner.fail("use_raw_prompt", "unsupported_parameter", "is not supported; send the prompt to /v1/completions");
   }
-  inner.accept({"annotations", "max_thinking_tokens", "guided_json", "guided_regex", "guided_choice", "guided_grammar"});
+  inner.accept(
+      {"annotations", "max_thinking_tokens", "guided_json", "guided_regex", "guided_choice", "guided_grammar"});
   inner.finish();
 }
 
@@ -96,9 +98,10 @@ void read_model(Fields& fields, Ask& ask, const TranslateContext& context, Reaso
   if (context.model.answers_to(model)) return;
   if (ask.dialect == Dialect::kMessages && lower(model).starts_with("claude")) return;
   if (model.size() > 200) model.resize(200);
-  fields.notes().fail({404, "model_not_found",
-                       fmt::format("The model \"{}\" is not served here; this server has \"{}\".", model, context.model.name),
-                       "model"});
+  fields.notes().fail(
+      {404, "model_not_found",
+       fmt::format("The model \"{}\" is not served here; this server has \"{}\".", model, context.model.name),
+       "model"});
 }
 
 void read_generation(Fields& fields, Ask& ask, const TranslateContext& context) {
@@ -179,7 +182,8 @@ void read_identity(Fields& fields, Ask& ask, const TranslateContext& context) {
   if (const Json* metadata = fields.object("metadata")) {
     if (metadata->size() > 16) fields.fail("metadata", "invalid_value", "must not have more than 16 pairs");
     for (auto it = metadata->begin(); it != metadata->end(); ++it) {
-      const bool fits = it.key().size() <= 64 && (!it.value().is_string() || it.value().get_ref<const std::string&>().size() <= 512);
+      const bool fits =
+          it.key().size() <= 64 && (!it.value().is_string() || it.value().get_ref<const std::string&>().size() <= 512);
       if (!fits) fields.fail("metadata", "invalid_value", "must have keys of up to 64 and values of up to 512 bytes");
     }
   }
@@ -200,13 +204,16 @@ void check_sizes(const Json& request, const Limits& limits, FieldNotes& notes) {
   const auto messages = request.find("messages");
   if (messages != request.end() && messages->is_array()) {
     if (messages->size() > limits.messages) {
-      notes.fail(bad_request("invalid_value", fmt::format("messages must not have more than {} items.", limits.messages), "messages"));
+      notes.fail(bad_request("invalid_value",
+                             fmt::format("messages must not have more than {} items.", limits.messages), "messages"));
     }
     for (const Json& message : *messages) {
       if (!message.is_object()) continue;
       const auto content = message.find("content");
       if (content != message.end() && content->is_array() && content->size() > limits.parts) {
-        notes.fail(bad_request("invalid_value", fmt::format("A message must not have more than {} content parts.", limits.parts), "messages"));
+        notes.fail(bad_request("invalid_value",
+                               fmt::format("A message must not have more than {} content parts.", limits.parts),
+                               "messages"));
       }
     }
   }
@@ -214,7 +221,8 @@ void check_sizes(const Json& request, const Limits& limits, FieldNotes& notes) {
     const auto tools = request.find(name);
     if (tools == request.end() || !tools->is_array()) continue;
     if (tools->size() > limits.tools) {
-      notes.fail(bad_request("invalid_value", fmt::format("{} must not have more than {} items.", name, limits.tools), name));
+      notes.fail(
+          bad_request("invalid_value", fmt::format("{} must not have more than {} items.", name, limits.tools), name));
       return;
     }
     size_t total = 0;
@@ -239,6 +247,11 @@ void read_conversation(const Json& request, Ask& ask, const TranslateContext& co
   }
   ask.conversation = std::move(conversation).value();
   ask.chat = true;
+  const Message& last = ask.conversation.messages.back();
+  if (ask.constraint.kind != Constraint::kNone && last.wo_eos && !last.content.empty()) {
+    notes.fail(bad_request("conflicting_parameters", "A response format cannot be combined with a content prefix.",
+                           ask.constraint.field));
+  }
   // Clients that drop the reasoning of a tool turn get it back from what we remember.
   std::vector<Message>& messages = ask.conversation.messages;
   for (size_t i = 0; i < messages.size(); ++i) {
@@ -263,7 +276,8 @@ void read_conversation(const Json& request, Ask& ask, const TranslateContext& co
 Outcome<Ask> conclude(Ask ask, FieldNotes& notes, const TranslateContext& context) {
   if (notes.error) return *notes.error;
   if (context.strict && !notes.ignored.empty()) {
-    return bad_request("unknown_parameter", fmt::format("The parameter {} is unknown.", notes.ignored.front()), notes.ignored.front());
+    return bad_request("unknown_parameter", fmt::format("The parameter {} is unknown.", notes.ignored.front()),
+                       notes.ignored.front());
   }
   if (ask.max_tokens && ask.min_tokens > *ask.max_tokens) {
     return bad_request("invalid_value", "min_tokens must not be larger than max_tokens.", "min_tokens");
@@ -276,10 +290,14 @@ ApiError context_exceeded(Dialect dialect, int64_t prompt_tokens, int64_t contex
   const bool messages = dialect == Dialect::kMessages;
   ApiError error = bad_request(
       "context_length_exceeded",
-      messages ? fmt::format("prompt is too long: {} tokens > {} maximum", prompt_tokens, context)
-               : fmt::format("This model's maximum context length is {} tokens, but the prompt has {} tokens. Please shorten it.",
-                             context, prompt_tokens),
-      dialect == Dialect::kCompletions ? "prompt" : dialect == Dialect::kResponses ? "input" : "messages");
+      messages
+          ? fmt::format("prompt is too long: {} tokens > {} maximum", prompt_tokens, context)
+          : fmt::format(
+                "This model's maximum context length is {} tokens, but the prompt has {} tokens. Please shorten it.",
+                context, prompt_tokens),
+      dialect == Dialect::kCompletions ? "prompt"
+      : dialect == Dialect::kResponses ? "input"
+                                       : "messages");
   error.extra = {{"n_prompt_tokens", prompt_tokens}, {"n_ctx", context}};
   return error;
 }

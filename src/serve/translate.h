@@ -8,6 +8,7 @@
 #include "serve/fields.h"
 #include "serve/replay.h"
 #include "serve/request.h"
+#include "text/grammar_cache.h"
 
 namespace nautile::serve {
 
@@ -24,8 +25,9 @@ struct TranslateContext {
   const ServedModel& model;
   const Limits& limits;
   ReplayStore* replay = nullptr;  // may be null
-  std::string owner;              // the key's name: whose replays and cached prefixes these are
-  bool default_model = false;     // a missing model is the served one
+  GrammarCache* grammars = nullptr;
+  std::string owner;           // the key's name: whose replays and cached prefixes these are
+  bool default_model = false;  // a missing model is the served one
   bool may_set_priority = false;
   bool strict = false;  // unknown fields are faults
   bool strict_replay = false;
@@ -39,6 +41,9 @@ Outcome<Ask> translate_responses(const Json& body, const TranslateContext& conte
 
 // Renders and tokenises, checks the room, clamps max_tokens.
 std::optional<ApiError> prepare(Ask& ask, const TranslateContext& context);
+
+// Compiles what the answer is held to: the constraint, and the calls of declared tools. Needs context.grammars.
+std::optional<ApiError> constrain(Ask& ask, const TranslateContext& context);
 
 // The prompt is too long for the context, in the dialect's own words.
 ApiError context_exceeded(Dialect dialect, int64_t prompt_tokens, int64_t context);
@@ -56,6 +61,8 @@ void read_identity(Fields& fields, Ask& ask, const TranslateContext& context);
 void check_sizes(const Json& request, const Limits& limits, FieldNotes& notes);
 // parse_conversation with its faults as ours, missing reasoning repaired.
 void read_conversation(const Json& request, Ask& ask, const TranslateContext& context, FieldNotes& notes);
+// A request in OpenAI's form, with the schema that its dialect keeps elsewhere where the prompt shows it.
+Json with_format(Json request, const Constraint& constraint);
 // The error, or the ask with its notes; strict requests fail on unknown fields.
 Outcome<Ask> conclude(Ask ask, FieldNotes& notes, const TranslateContext& context);
 

@@ -19,12 +19,14 @@ class PromptReader {
     if (prompt == nullptr) return fields_.fail("prompt", "missing_required_parameter", "is missing");
     if (prompt->is_string()) return text(prompt->get_ref<const std::string&>());
     if (!prompt->is_array() || prompt->empty()) {
-      return fields_.fail("prompt", "invalid_type", "must be a string, token ids, or an array of these that is not empty");
+      return fields_.fail("prompt", "invalid_type",
+                          "must be a string, token ids, or an array of these that is not empty");
     }
     const Json& first = prompt->front();
     if (first.is_number()) return ids(*prompt);
     if (prompt->size() > static_cast<size_t>(context_.limits.prompts)) {
-      return fields_.fail("prompt", "invalid_value", fmt::format("must not hold more than {} prompts", context_.limits.prompts));
+      return fields_.fail("prompt", "invalid_value",
+                          fmt::format("must not hold more than {} prompts", context_.limits.prompts));
     }
     for (const Json& item : *prompt) {
       if (item.is_string() != first.is_string() || item.is_array() != first.is_array() ||
@@ -113,7 +115,8 @@ Outcome<Ask> translate_completions(const Json& body, const TranslateContext& con
   const ReasoningChoice reasoning =
       read_reasoning(fields, ask.dialect, context.model.profile, ReasoningMode::kNonThink);
   if (reasoning.mode != ReasoningMode::kNonThink) {
-    notes.fail(bad_request("unsupported_value", "Completions are raw text: there is no thinking here. Use /v1/chat/completions.",
+    notes.fail(bad_request("unsupported_value",
+                           "Completions are raw text: there is no thinking here. Use /v1/chat/completions.",
                            "reasoning_effort"));
   }
   ask.encode.mode = ReasoningMode::kNonThink;
@@ -135,7 +138,8 @@ Outcome<Ask> translate_completions(const Json& body, const TranslateContext& con
   if (ask.echo && ask.logprobs && ask.prompt_logprobs < 0) ask.prompt_logprobs = ask.sampling.top_logprobs;
   if (fields.integer("best_of", count, 1, context.limits.best_of)) {
     if (count < ask.n) fields.fail("best_of", "invalid_value", "must not be smaller than n");
-    if (count > ask.n && ask.stream) fields.fail("best_of", "conflicting_parameters", "cannot be combined with stream: true");
+    if (count > ask.n && ask.stream)
+      fields.fail("best_of", "conflicting_parameters", "cannot be combined with stream: true");
     ask.best_of = static_cast<int>(count);
   }
   ask.best_of = std::max(ask.best_of, ask.n);
@@ -155,7 +159,8 @@ Outcome<Ask> translate_completions(const Json& body, const TranslateContext& con
     }
   }
   if (ask.prompts.size() * static_cast<size_t>(ask.best_of) > static_cast<size_t>(context.limits.prompts)) {
-    notes.fail(bad_request("invalid_value", fmt::format("Prompts times n must not be more than {}.", context.limits.prompts), "n"));
+    notes.fail(bad_request("invalid_value",
+                           fmt::format("Prompts times n must not be more than {}.", context.limits.prompts), "n"));
   }
   fields.finish();
   return conclude(std::move(ask), notes, context);

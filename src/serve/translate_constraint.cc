@@ -1,7 +1,10 @@
 // The many spellings of "hold the answer to this form".
 #include <fmt/format.h>
 
+#include <algorithm>
+
 #include "serve/translate.h"
+#include "sys/clock.h"
 
 namespace nautile::serve {
 namespace {
@@ -108,7 +111,8 @@ class ConstraintReader {
     inner.accept({"whitespace_pattern", "disable_fallback", "disable_any_whitespace", "disable_additional_properties"});
     inner.finish();
     if (ask_.constraint.kind == Constraint::kNone) {
-      fields_.fail("structured_outputs", "invalid_value", "must have one of json, regex, choice, grammar or json_object");
+      fields_.fail("structured_outputs", "invalid_value",
+                   "must have one of json, regex, choice, grammar or json_object");
     }
   }
 
@@ -116,14 +120,103 @@ class ConstraintReader {
     if (const Json* schema = fields.get("guided_json")) json(fields, "guided_json", *schema);
     if (const Json* regex = fields.get("guided_regex")) text(fields, "guided_regex", *regex, Constraint::kRegex);
     if (const Json* choice = fields.get("guided_choice")) choices(fields, "guided_choice", *choice);
-    if (const Json* grammar = fields.get("guided_grammar")) text(fields, "guided_grammar", *grammar, Constraint::kGrammar);
+    if (const Json* grammar = fields.get("guided_grammar"))
+      text(fields, "guided_grammar", *grammar, Constraint::kGrammar);
   }
 
   Fields& fields_;
   Ask& ask_;
 };
 
+TextConstraint text_constraint(const Constraint& asked) {
+  TextConstraint made;
+  made.place = asked.field;
+  made.lenient = !asked.strict;
+  switch (asked.kind) {
+    case Constraint::kNone:
+      break;
+    case Constraint::kJsonObject:
+      made.kind = TextConstraint::kJsonObject;
+      break;
+    case Constraint::kJsonSchema:
+      made.kind = TextConstraint::kJsonSchema;
+      made.schema = asked.schema;
+      break;
+    case Constraint::kRegex:
+      made.kind = TextConstraint::kRegex;
+      made.pattern = asked.text;
+      break;
+    case Constraint::kGrammar:
+      made.kind = TextConstraint::kGbnf;
+      made.pattern = asked.text;
+      break;
+    case Constraint::kChoice:
+      made.kind = TextConstraint::kChoice;
+      made.choices = asked.choices;
+      break;
+  }
+  return made;
+}
+
+ToolConstraint tool_constraint(const Ask& ask, const std::vector<Tool>& declared, TokenId dsml) {
+  ToolConstraint made;
+  made.choice = ask.conversation.tool_choice;
+  made.parallel = ask.parallel_calls;
+  made.dsml = dsml;
+  for (size_t i = 0; i < declared.size(); ++i) {
+    const Tool& tool = declared[i];
+    const auto& allowed = ask.allowed_tools;
+    if (!allowed.empty() && std::find(allowed.begin(), allowed.end(), tool.name) == allowed.end()) continue;
+    made.tools.push_back(tool);
+    const auto function = parse_json(tool.schema_line, "tool");
+    const bool strict = function.ok() && function.value().contains("strict") && function.value()["strict"] == true;
+    made.strict.push_back(strict);
+    made.places.push_back(fmt::format("tools[{}].function.parameters", i));
+  }
+  return made;
+}
+
+// "invalid_schema: ..." names its own code.
+ApiError grammar_error(const Status& status, const Constraint& asked) {
+  if (status.code() != Code::kInvalidArgument) return from_status(status);
+  std::string code = "invalid_schema", message = status.what();
+  std::string param = status.where().substr(0, status.where().find(','));
+  if (asked.kind == Constraint::kRegex && param == asked.field) code = "invalid_regex";
+  if (asked.kind == Constraint::kGrammar && param == asked.field) code = "invalid_grammar";
+  for (const char* known : {"schema_too_complex", "invalid_grammar", "invalid_regex", "invalid_schema"}) {
+    const std::string prefix = std::string(known) + ": ";
+    if (!message.starts_with(prefix)) continue;
+    if (std::string_view(known) != "invalid_schema" || code == "invalid_schema") code = known;
+    message = message.substr(prefix.size());
+  }
+  if (!status.fix().empty()) message += " (" + status.fix() + ")";
+  return bad_request(code, status.where() + ": " + message, param);
+}
+
 }  // namespace
+
+std::optional<ApiError> constrain(Ask& ask, const TranslateContext& context) {
+  const std::vector<Tool> declared = ask.chat ? ask.conversation.declared_tools() : std::vector<Tool>();
+  if (ask.constraint.kind == Constraint::kNone && declared.empty()) return std::nullopt;
+  GrammarRequest request;
+  request.text = text_constraint(ask.constraint);
+  if (!declared.empty()) request.tools = tool_constraint(ask, declared, context.model.tokens.dsml);
+  const double begin = seconds_now();
+  auto grammar = context.grammars->get(context.owner, request, context.model.trie);
+  ask.grammar_s = seconds_now() - begin;
+  if (!grammar.ok()) return grammar_error(grammar.status(), ask.constraint);
+  ask.grammar = std::move(grammar).value();
+  for (const std::string& keyword : ask.grammar->ignored()) ask.ignored.push_back(keyword);
+  return std::nullopt;
+}
+
+Json with_format(Json request, const Constraint& constraint) {
+  if (constraint.kind == Constraint::kJsonSchema && constraint.schema.is_object()) {
+    request["response_format"]["type"] = "json_schema";
+    request["response_format"]["json_schema"]["schema"] = constraint.schema;
+  }
+  return request;
+}
 
 void read_constraint(Fields& fields, Ask& ask) {
   ConstraintReader(fields, ask).read();

@@ -24,7 +24,8 @@ class MessagesReader {
       fields.fail("messages", "missing_required_parameter", "must be an array of at least one message");
       return request_;
     }
-    for (size_t i = 0; i < messages->size() && !notes_.error; ++i) message((*messages)[i], fmt::format("messages.{}", i));
+    for (size_t i = 0; i < messages->size() && !notes_.error; ++i)
+      message((*messages)[i], fmt::format("messages.{}", i));
     Json& last = request_["messages"].back();
     if (!notes_.error && last["role"] == "assistant" && !last.contains("tool_calls")) last["prefix"] = true;
     tools(fields, ask);
@@ -54,8 +55,10 @@ class MessagesReader {
         return text;
       }
       if (block["type"] != "text") {
-        fail("unsupported_content", fmt::format("blocks of type \"{}\" are not supported here: the model reads text only",
-                                                block["type"].get<std::string>()), place);
+        fail("unsupported_content",
+             fmt::format("blocks of type \"{}\" are not supported here: the model reads text only",
+                         block["type"].get<std::string>()),
+             place);
         return text;
       }
       if (!block.contains("text") || !block["text"].is_string()) {
@@ -72,11 +75,14 @@ class MessagesReader {
     if (!message.is_object()) return fail("invalid_type", "must be an object", where);
     Fields fields(message, where, notes_);
     std::string role;
-    if (!fields.text("role", role)) return fail("missing_required_parameter", "must be user or assistant", where + ".role");
+    if (!fields.text("role", role))
+      return fail("missing_required_parameter", "must be user or assistant", where + ".role");
     const Json* content = fields.get("content");
     if (content == nullptr) return fail("missing_required_parameter", "is missing", where + ".content");
-    if (!content->is_string() && !content->is_array()) return fail("invalid_type", "must be a string or an array", where + ".content");
-    if (content->is_array() && content->size() > context_.limits.parts) return fail("invalid_value", "has too many blocks", where);
+    if (!content->is_string() && !content->is_array())
+      return fail("invalid_type", "must be a string or an array", where + ".content");
+    if (content->is_array() && content->size() > context_.limits.parts)
+      return fail("invalid_value", "has too many blocks", where);
     if (role == "system") return add({{"role", "system"}, {"content", text_of(*content, where + ".content", "\n\n")}});
     if (role == "user") return user(*content, where + ".content");
     if (role == "assistant") return assistant(*content, where + ".content");
@@ -96,7 +102,8 @@ class MessagesReader {
       if (type == "tool_result") {
         Fields fields(block, place, notes_);
         std::string id, text;
-        if (!fields.text("tool_use_id", id)) return fail("missing_required_parameter", "is missing", place + ".tool_use_id");
+        if (!fields.text("tool_use_id", id))
+          return fail("missing_required_parameter", "is missing", place + ".tool_use_id");
         bool is_error = false;
         fields.boolean("is_error", is_error);
         if (const Json* inner = fields.get("content")) text = text_of(*inner, place + ".content", "\n\n");
@@ -159,7 +166,8 @@ class MessagesReader {
         const Json& tool = (*tools)[i];
         const std::string place = fmt::format("tools.{}", i);
         if (!tool.is_object()) return fail("invalid_type", "must be an object", place);
-        if (tool.contains("type") && tool["type"].is_string() && tool["type"] != "custom" && tool["type"] != "function") {
+        if (tool.contains("type") && tool["type"].is_string() && tool["type"] != "custom" &&
+            tool["type"] != "function") {
           if (context_.ignore_hosted_tools) continue;
           return fail("unsupported_value", "tools that the server would run are not offered", place + ".type");
         }
@@ -241,11 +249,12 @@ Outcome<Ask> translate_messages(const Json& body, const TranslateContext& contex
       }
     }
   }
-  fields.accept({"container", "mcp_servers", "service_tier", "context_management", "inference_geo", "cache_control", "output_format"});
+  fields.accept({"container", "mcp_servers", "service_tier", "context_management", "inference_geo", "cache_control",
+                 "output_format"});
   MessagesReader reader(body, context, notes);
   const Json request = reader.read(fields, ask);
   if (!notes.error) {
-    read_conversation(request, ask, context, notes);
+    read_conversation(with_format(request, ask.constraint), ask, context, notes);
     // A prefilled answer begins after an empty, closed think block.
     if (!notes.error && ask.conversation.messages.back().wo_eos && ask.conversation.messages.back().content.empty()) {
       ask.conversation.messages.back().wo_eos = false;

@@ -77,7 +77,8 @@ class ItemsReader {
       const bool known = type == "input_text" || type == "output_text" || type == "text" || type == "refusal" ||
                          type == "reasoning_text" || type == "summary_text";
       if (!known) {
-        fail("unsupported_content", fmt::format("of type \"{}\" is not supported: the model reads text only", type), place);
+        fail("unsupported_content", fmt::format("of type \"{}\" is not supported: the model reads text only", type),
+             place);
         return text;
       }
       if (!part.contains(key) || !part[key].is_string()) {
@@ -115,7 +116,9 @@ class ItemsReader {
       std::string id;
       if (!fields.text("call_id", id)) return fail("missing_required_parameter", "is missing", where + ".call_id");
       const Json* output = fields.get("output");
-      return add({{"role", "tool"}, {"tool_call_id", id}, {"content", output == nullptr ? "" : text_parts(*output, where + ".output")}});
+      return add({{"role", "tool"},
+                  {"tool_call_id", id},
+                  {"content", output == nullptr ? "" : text_parts(*output, where + ".output")}});
     }
     if (type == "reasoning") {
       turn(true);
@@ -131,7 +134,8 @@ class ItemsReader {
       return;
     }
     fail("unsupported_value",
-         type == "item_reference" ? "needs stored responses; send the item itself" : fmt::format("of type \"{}\" is not supported", type),
+         type == "item_reference" ? "needs stored responses; send the item itself"
+                                  : fmt::format("of type \"{}\" is not supported", type),
          where);
   }
 
@@ -170,10 +174,12 @@ class ItemsReader {
       if (name.is_string()) ask.custom_tools.push_back(name.get<std::string>());
       Json function = {{"name", name}};
       if (tool.contains("description")) function["description"] = tool["description"];
-      function["parameters"] = {{"type", "object"}, {"properties", {{"input", {{"type", "string"}}}}}, {"required", {"input"}}};
+      function["parameters"] = {
+          {"type", "object"}, {"properties", {{"input", {{"type", "string"}}}}}, {"required", {"input"}}};
       list.push_back({{"type", "function"}, {"function", function}});
     } else if (type == "namespace" && tool.contains("tools") && tool["tools"].is_array()) {
-      for (size_t i = 0; i < tool["tools"].size(); ++i) this->tool(tool["tools"][i], fmt::format("{}.tools[{}]", where, i), list, ask);
+      for (size_t i = 0; i < tool["tools"].size(); ++i)
+        this->tool(tool["tools"][i], fmt::format("{}.tools[{}]", where, i), list, ask);
     } else if (!context_.ignore_hosted_tools) {
       fail("unsupported_value", fmt::format("of type \"{}\" is not offered here", type), where);
     }
@@ -297,7 +303,8 @@ Outcome<Ask> translate_responses(const Json& body, const TranslateContext& conte
   ask.n = 1;
   int64_t value = 0;
   if (fields.integer("max_output_tokens", value, 1, INT64_MAX)) ask.max_tokens = value;
-  if (fields.integer("top_logprobs", value, 0, context.limits.logprobs)) ask.sampling.top_logprobs = static_cast<int>(value);
+  if (fields.integer("top_logprobs", value, 0, context.limits.logprobs))
+    ask.sampling.top_logprobs = static_cast<int>(value);
   fields.boolean("parallel_tool_calls", ask.parallel_calls);
   if (const Json* include = fields.array("include")) {
     for (const Json& item : *include) {
@@ -313,7 +320,8 @@ Outcome<Ask> translate_responses(const Json& body, const TranslateContext& conte
   }
   if (!ask.logprobs) ask.sampling.top_logprobs = -1;
   if (fields.has("previous_response_id")) {
-    fields.fail("previous_response_id", "unsupported_parameter", "is not supported: responses are not stored here; send the full input");
+    fields.fail("previous_response_id", "unsupported_parameter",
+                "is not supported: responses are not stored here; send the full input");
   }
   fields.refuse({"conversation", "background", "prompt"});
   std::string truncation;
@@ -325,7 +333,7 @@ Outcome<Ask> translate_responses(const Json& body, const TranslateContext& conte
   if (!notes.error) {
     ItemsReader reader(context, notes);
     const Json request = reader.read(fields, ask);
-    if (!notes.error) read_conversation(request, ask, context, notes);
+    if (!notes.error) read_conversation(with_format(request, ask.constraint), ask, context, notes);
   }
   fields.finish();
   ask.echo_fields = echoed(body, ask, context.model);

@@ -11,9 +11,12 @@ namespace nautile::serve {
 
 const char* ChoiceState::finish_reason() const {
   switch (summary.finish) {
-    case FinishReason::kLength: return "length";
-    case FinishReason::kToolCalls: return "tool_calls";
-    case FinishReason::kStop: break;
+    case FinishReason::kLength:
+      return "length";
+    case FinishReason::kToolCalls:
+      return "tool_calls";
+    case FinishReason::kStop:
+      break;
   }
   return "stop";
 }
@@ -94,9 +97,9 @@ class ChatWriter final : public ReplyWriter {
         break;
       }
       case OutputEvent::kToolArguments: {
-        std::string delta = ask_.legacy_functions
-                                ? R"({"function_call":{"arguments":)"
-                                : R"({"tool_calls":[{"index":)" + std::to_string(piece.call) + R"(,"function":{"arguments":)";
+        std::string delta = ask_.legacy_functions ? R"({"function_call":{"arguments":)"
+                                                  : R"({"tool_calls":[{"index":)" + std::to_string(piece.call) +
+                                                        R"(,"function":{"arguments":)";
         append_quoted(piece.text, delta);
         delta += ask_.legacy_functions ? "}}" : "}}]}";
         chunk(state.index, delta, "null", "null", usage, out);
@@ -147,7 +150,8 @@ class ChatWriter final : public ReplyWriter {
       }
       message["refusal"] = nullptr;
       Json choice = {{"index", state->index}, {"message", message}};
-      choice["logprobs"] = ask_.logprobs ? logprobs_json(*state, state->reasoning_at, state->content_at) : Json(nullptr);
+      choice["logprobs"] =
+          ask_.logprobs ? logprobs_json(*state, state->reasoning_at, state->content_at) : Json(nullptr);
       choice["finish_reason"] = finish_of(*state);
       choice["stop_reason"] = stop_reason_json(state->summary);
       if (ask_.return_token_ids) {
@@ -188,7 +192,8 @@ class ChatWriter final : public ReplyWriter {
     chunk(state.index, R"({"role":"assistant","content":""})", "null", "null", usage, out);
   }
 
-  void text_chunk(const ChoiceState& state, const char* member, const Piece& piece, const UsageCount& usage, std::string& out) {
+  void text_chunk(const ChoiceState& state, const char* member, const Piece& piece, const UsageCount& usage,
+                  std::string& out) {
     std::string delta = "{\"";
     delta += member;
     delta += "\":";
@@ -207,8 +212,8 @@ class ChatWriter final : public ReplyWriter {
     chunk(state.index, delta, logprobs, "null", usage, out);
   }
 
-  void chunk(int index, std::string_view delta, std::string_view logprobs, std::string_view finish, const UsageCount& usage,
-             std::string& out) {
+  void chunk(int index, std::string_view delta, std::string_view logprobs, std::string_view finish,
+             const UsageCount& usage, std::string& out) {
     out += "data: ";
     out += head_;
     out += "{\"index\":";
@@ -230,7 +235,9 @@ class ChatWriter final : public ReplyWriter {
   Json entry(TokenId id, float logprob) const {
     Json bytes = Json::array();
     for (const unsigned char b : context_.model.tokenizer->bytes_of(id)) bytes.push_back(b);
-    return {{"token", token_text(ask_, *context_.model.tokenizer, id)}, {"logprob", finite_logprob(logprob)}, {"bytes", bytes}};
+    return {{"token", token_text(ask_, *context_.model.tokenizer, id)},
+            {"logprob", finite_logprob(logprob)},
+            {"bytes", bytes}};
   }
 
   Json entries(const ChoiceState& state, const std::vector<uint32_t>& at) const {
@@ -249,7 +256,8 @@ class ChatWriter final : public ReplyWriter {
     return list;
   }
 
-  Json logprobs_json(const ChoiceState& state, const std::vector<uint32_t>& reasoning, const std::vector<uint32_t>& content) const {
+  Json logprobs_json(const ChoiceState& state, const std::vector<uint32_t>& reasoning,
+                     const std::vector<uint32_t>& content) const {
     Json made = {{"content", entries(state, content)}, {"refusal", nullptr}};
     if (!reasoning.empty()) made["reasoning_content"] = entries(state, reasoning);
     return made;

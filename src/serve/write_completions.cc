@@ -17,7 +17,8 @@ class CompletionsWriter final : public ReplyWriter {
  public:
   CompletionsWriter(const Ask& ask, const ReplyContext& context)
       : ask_(ask), context_(context), tokenizer_(*context.model.tokenizer), id_("cmpl-" + http::random_hex(16)) {
-    head_ = R"({"id":")" + id_ + R"(","object":"text_completion","created":)" + std::to_string(context.created) + R"(,"model":)";
+    head_ = R"({"id":")" + id_ + R"(","object":"text_completion","created":)" + std::to_string(context.created) +
+            R"(,"model":)";
     append_quoted(context.model.name, head_);
     head_ += R"(,"choices":[)";
   }
@@ -31,7 +32,8 @@ class CompletionsWriter final : public ReplyWriter {
     if (ask_.logprobs) {
       Legacy made(*this, offset(state.index));
       for (const uint32_t i : piece.tokens) {
-        if (i < state.tokens.size()) made.add(state.tokens[i].id, &state.tokens[i].logprob, state.tokens[i].top_logprobs);
+        if (i < state.tokens.size())
+          made.add(state.tokens[i].id, &state.tokens[i].logprob, state.tokens[i].top_logprobs);
       }
       offset(state.index) = made.next_offset;
       logprobs = compact(made.json());
@@ -129,7 +131,8 @@ class CompletionsWriter final : public ReplyWriter {
           }
           continue;
         }
-        if (i - 1 < state.scores.size()) made.add(prompt[i], &state.scores[i - 1].logprob, state.scores[i - 1].top_logprobs);
+        if (i - 1 < state.scores.size())
+          made.add(prompt[i], &state.scores[i - 1].logprob, state.scores[i - 1].top_logprobs);
       }
     }
     for (const uint32_t i : state.content_at) {
@@ -145,8 +148,9 @@ class CompletionsWriter final : public ReplyWriter {
       Json position = Json::object();
       int rank = 1;
       for (const Logprob& top : state.scores[i].top_logprobs) {
-        position[std::to_string(top.id)] = {
-            {"logprob", finite_logprob(top.logprob)}, {"rank", rank++}, {"decoded_token", token_text(ask_, tokenizer_, top.id)}};
+        position[std::to_string(top.id)] = {{"logprob", finite_logprob(top.logprob)},
+                                            {"rank", rank++},
+                                            {"decoded_token", token_text(ask_, tokenizer_, top.id)}};
       }
       const std::string own = std::to_string(prompt[i + 1]);
       if (!position.contains(own)) {
@@ -174,8 +178,8 @@ class CompletionsWriter final : public ReplyWriter {
     return offsets_[index];
   }
 
-  void chunk(int index, std::string_view text, std::string_view logprobs, std::string_view finish, const UsageCount& usage,
-             std::string& out) {
+  void chunk(int index, std::string_view text, std::string_view logprobs, std::string_view finish,
+             const UsageCount& usage, std::string& out) {
     out += "data: ";
     out += head_;
     out += "{\"index\":";

@@ -9,7 +9,10 @@ namespace {
 class MessagesWriter final : public ReplyWriter {
  public:
   MessagesWriter(const Ask& ask, const ReplyContext& context)
-      : ask_(ask), context_(context), id_("msg_" + http::random_hex(16)), signature_("nautile-" + http::random_hex(16)) {}
+      : ask_(ask),
+        context_(context),
+        id_("msg_" + http::random_hex(16)),
+        signature_("nautile-" + http::random_hex(16)) {}
 
   std::string id() const override { return id_; }
   std::string reasoning_handle() const override { return signature_; }
@@ -22,10 +25,11 @@ class MessagesWriter final : public ReplyWriter {
                     {"content", Json::array()},
                     {"stop_reason", nullptr},
                     {"stop_sequence", nullptr},
-                    {"usage", {{"input_tokens", ask_.prompts[0].size()},
-                               {"cache_creation_input_tokens", 0},
-                               {"cache_read_input_tokens", 0},
-                               {"output_tokens", 0}}}};
+                    {"usage",
+                     {{"input_tokens", ask_.prompts[0].size()},
+                      {"cache_creation_input_tokens", 0},
+                      {"cache_read_input_tokens", 0},
+                      {"output_tokens", 0}}}};
     event("message_start", {{"type", "message_start"}, {"message", message}}, out);
     out += keep_alive();
   }
@@ -43,7 +47,8 @@ class MessagesWriter final : public ReplyWriter {
       case OutputEvent::kToolStart: {
         close(out);
         const Call& call = state.calls[piece.call];
-        open(Block::kTool, {{"type", "tool_use"}, {"id", call.id}, {"name", call.name}, {"input", Json::object()}}, out);
+        open(Block::kTool, {{"type", "tool_use"}, {"id", call.id}, {"name", call.name}, {"input", Json::object()}},
+             out);
         break;
       }
       case OutputEvent::kToolArguments:
@@ -63,7 +68,9 @@ class MessagesWriter final : public ReplyWriter {
   void finish(const std::vector<const ChoiceState*>& choices, const UsageCount& usage, std::string& out) override {
     const auto [reason, sequence] = stop(*choices[0]);
     event("message_delta",
-          {{"type", "message_delta"}, {"delta", {{"stop_reason", reason}, {"stop_sequence", sequence}}}, {"usage", usage_of(usage)}},
+          {{"type", "message_delta"},
+           {"delta", {{"stop_reason", reason}, {"stop_sequence", sequence}}},
+           {"usage", usage_of(usage)}},
           out);
     event("message_stop", {{"type", "message_stop"}}, out);
   }
@@ -79,7 +86,8 @@ class MessagesWriter final : public ReplyWriter {
     const ChoiceState& state = *choices[0];
     Json content = Json::array();
     if (!state.reasoning.empty() && ask_.include_reasoning) {
-      content.push_back({{"type", "thinking"}, {"thinking", ask_.omit_thinking ? "" : state.reasoning}, {"signature", signature_}});
+      content.push_back(
+          {{"type", "thinking"}, {"thinking", ask_.omit_thinking ? "" : state.reasoning}, {"signature", signature_}});
     }
     if (!state.content.empty()) content.push_back({{"type", "text"}, {"text", state.content}});
     for (const Call& call : state.calls) {
@@ -92,14 +100,8 @@ class MessagesWriter final : public ReplyWriter {
     }
     if (content.empty()) content.push_back({{"type", "text"}, {"text", ""}});
     const auto [reason, sequence] = stop(state);
-    return {{"id", id_},
-            {"type", "message"},
-            {"role", "assistant"},
-            {"model", context_.model.name},
-            {"content", content},
-            {"stop_reason", reason},
-            {"stop_sequence", sequence},
-            {"usage", usage_of(usage)}};
+    return {{"id", id_},          {"type", "message"},     {"role", "assistant"},       {"model", context_.model.name},
+            {"content", content}, {"stop_reason", reason}, {"stop_sequence", sequence}, {"usage", usage_of(usage)}};
   }
 
  private:
@@ -116,9 +118,12 @@ class MessagesWriter final : public ReplyWriter {
   static std::pair<Json, Json> stop(const ChoiceState& state) {
     if (!state.summary.stop_string.empty()) return {"stop_sequence", state.summary.stop_string};
     switch (state.summary.finish) {
-      case FinishReason::kLength: return {"max_tokens", nullptr};
-      case FinishReason::kToolCalls: return {"tool_use", nullptr};
-      case FinishReason::kStop: break;
+      case FinishReason::kLength:
+        return {"max_tokens", nullptr};
+      case FinishReason::kToolCalls:
+        return {"tool_use", nullptr};
+      case FinishReason::kStop:
+        break;
     }
     return {"end_turn", nullptr};
   }

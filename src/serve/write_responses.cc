@@ -143,14 +143,17 @@ class ResponsesWriter final : public ReplyWriter {
     auto entry = [&](TokenId id, float logprob) {
       Json bytes = Json::array();
       for (const unsigned char b : context_.model.tokenizer->bytes_of(id)) bytes.push_back(b);
-      return Json{{"token", token_text(ask_, *context_.model.tokenizer, id)}, {"logprob", finite_logprob(logprob)}, {"bytes", bytes}};
+      return Json{{"token", token_text(ask_, *context_.model.tokenizer, id)},
+                  {"logprob", finite_logprob(logprob)},
+                  {"bytes", bytes}};
     };
     for (const uint32_t i : at) {
       if (i >= state.tokens.size()) continue;
       const TokenEvent& event = state.tokens[i];
       Json item = entry(event.id, event.logprob);
       item["top_logprobs"] = Json::array();
-      for (size_t k = 0; k < event.top_logprobs.size() && k < static_cast<size_t>(std::max(0, ask_.sampling.top_logprobs)); ++k) {
+      for (size_t k = 0;
+           k < event.top_logprobs.size() && k < static_cast<size_t>(std::max(0, ask_.sampling.top_logprobs)); ++k) {
         item["top_logprobs"].push_back(entry(event.top_logprobs[k].id, event.top_logprobs[k].logprob));
       }
       list.push_back(item);
@@ -200,29 +203,41 @@ class ResponsesWriter final : public ReplyWriter {
 
   void open_reasoning(std::string& out) {
     open(Kind::kReasoning, "rs_",
-         {{"type", "reasoning"}, {"summary", Json::array()}, {"content", Json::array()},
-          {"encrypted_content", ask_.want_handle ? Json(handle_) : Json(nullptr)}, {"status", "in_progress"}},
+         {{"type", "reasoning"},
+          {"summary", Json::array()},
+          {"content", Json::array()},
+          {"encrypted_content", ask_.want_handle ? Json(handle_) : Json(nullptr)},
+          {"status", "in_progress"}},
          out);
     if (summary()) {
-      item_event("response.reasoning_summary_part.added", {{"summary_index", 0}, {"part", {{"type", "summary_text"}, {"text", ""}}}}, out);
+      item_event("response.reasoning_summary_part.added",
+                 {{"summary_index", 0}, {"part", {{"type", "summary_text"}, {"text", ""}}}}, out);
     } else {
-      item_event("response.content_part.added", {{"content_index", 0}, {"part", {{"type", "reasoning_text"}, {"text", ""}}}}, out);
+      item_event("response.content_part.added",
+                 {{"content_index", 0}, {"part", {{"type", "reasoning_text"}, {"text", ""}}}}, out);
     }
   }
 
   void open_message(std::string& out) {
-    open(Kind::kMessage, "msg_", {{"type", "message"}, {"status", "in_progress"}, {"role", "assistant"}, {"content", Json::array()}}, out);
+    open(Kind::kMessage, "msg_",
+         {{"type", "message"}, {"status", "in_progress"}, {"role", "assistant"}, {"content", Json::array()}}, out);
     item_event("response.content_part.added",
-               {{"content_index", 0}, {"part", {{"type", "output_text"}, {"text", ""}, {"annotations", Json::array()}, {"logprobs", Json::array()}}}},
+               {{"content_index", 0},
+                {"part",
+                 {{"type", "output_text"}, {"text", ""}, {"annotations", Json::array()}, {"logprobs", Json::array()}}}},
                out);
   }
 
   void open_call(const Call& call, std::string& out) {
-    const bool custom = std::find(ask_.custom_tools.begin(), ask_.custom_tools.end(), call.name) != ask_.custom_tools.end();
+    const bool custom =
+        std::find(ask_.custom_tools.begin(), ask_.custom_tools.end(), call.name) != ask_.custom_tools.end();
     call_ = call;
     open(custom ? Kind::kCustom : Kind::kCall, custom ? "ctc_" : "fc_",
-         {{"type", custom ? "custom_tool_call" : "function_call"}, {"call_id", call.id}, {"name", call.name},
-          {custom ? "input" : "arguments", ""}, {"status", "in_progress"}},
+         {{"type", custom ? "custom_tool_call" : "function_call"},
+          {"call_id", call.id},
+          {"name", call.name},
+          {custom ? "input" : "arguments", ""},
+          {"status", "in_progress"}},
          out);
   }
 
@@ -233,14 +248,17 @@ class ResponsesWriter final : public ReplyWriter {
       case Kind::kReasoning: {
         const Json part = {{"type", summary() ? "summary_text" : "reasoning_text"}, {"text", text_}};
         const char* index = summary() ? "summary_index" : "content_index";
-        item_event(summary() ? "response.reasoning_summary_text.done" : "response.reasoning_text.done", {{index, 0}, {"text", text_}}, out);
-        item_event(summary() ? "response.reasoning_summary_part.done" : "response.content_part.done", {{index, 0}, {"part", part}}, out);
+        item_event(summary() ? "response.reasoning_summary_text.done" : "response.reasoning_text.done",
+                   {{index, 0}, {"text", text_}}, out);
+        item_event(summary() ? "response.reasoning_summary_part.done" : "response.content_part.done",
+                   {{index, 0}, {"part", part}}, out);
         item_[summary() ? "summary" : "content"] = Json::array({part});
         break;
       }
       case Kind::kMessage: {
         const Json scores = ask_.logprobs ? logprobs(state, tokens_) : Json::array();
-        const Json part = {{"type", "output_text"}, {"text", text_}, {"annotations", Json::array()}, {"logprobs", scores}};
+        const Json part = {
+            {"type", "output_text"}, {"text", text_}, {"annotations", Json::array()}, {"logprobs", scores}};
         item_event("response.output_text.done", {{"content_index", 0}, {"text", text_}, {"logprobs", scores}}, out);
         item_event("response.content_part.done", {{"content_index", 0}, {"part", part}}, out);
         item_["content"] = Json::array({part});
@@ -252,7 +270,8 @@ class ResponsesWriter final : public ReplyWriter {
         break;
       case Kind::kCustom: {
         const auto arguments = parse_json(text_, "arguments");
-        const bool whole = arguments.ok() && arguments.value().is_object() && arguments.value().contains("input") && arguments.value()["input"].is_string();
+        const bool whole = arguments.ok() && arguments.value().is_object() && arguments.value().contains("input") &&
+                           arguments.value()["input"].is_string();
         const std::string input = whole ? arguments.value()["input"].get<std::string>() : text_;
         item_["input"] = input;
         delta("response.custom_tool_call_input.delta", "", input, "", out);

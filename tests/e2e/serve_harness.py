@@ -8,13 +8,10 @@ import subprocess
 import sys
 import time
 
-NANO_MODEL = None
-
-
 class Server:
-    def __init__(self, nautile, *flags, backend="scripted", model=None, env=None):
+    def __init__(self, nautile, *flags, backend="scripted", model=None, env=None, port=0):
         arguments = [nautile, "serve"] + ([model] if model else [])
-        arguments += ["--port", "0", "--backend", backend, *flags]
+        arguments += ["--port", str(port), "--backend", backend, *flags]
         self.lines = []
         self.process = subprocess.Popen(arguments, stderr=subprocess.PIPE, text=True, env={**os.environ, **(env or {})})
         self.port = None

@@ -237,7 +237,7 @@ def slow_reader(nautile):
         s = socket.socket()
         s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         s.connect(("127.0.0.1", server.port))
-        data = json.dumps(chat(stream=True, max_tokens=16000)).encode()
+        data = json.dumps(chat(stream=True, max_tokens=16000, logprobs=True, top_logprobs=20)).encode()
         s.sendall(head("POST", "/v1/chat/completions", {**JSON, **script(text="word " * 50, loop=True), "Content-Length": len(data)}) + data)
         # Others are served meanwhile.
         for _ in range(5):

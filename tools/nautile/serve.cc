@@ -10,7 +10,6 @@
 #include "model_flags.h"
 #include "serve/service.h"
 #include "sys/clock.h"
-#include "sys/random.h"
 
 namespace nautile {
 namespace {
@@ -77,6 +76,10 @@ Status fill_model(serve::ServedModel& served, const ServeFlags& flags, bool offi
   NAUTILE_ASSIGN(served.tokens, ChatTokens::find(*served.tokenizer));
   NAUTILE_ASSIGN(served.profile, profile_of(flags.profile, official));
   NAUTILE_ASSIGN(served.default_mode, parse_mode(flags.mode));
+  const ChatTokens& t = served.tokens;
+  std::vector<TokenId> ends = {t.eos, t.bos, t.user, t.assistant};
+  if (t.latest_reminder >= 0) ends.push_back(t.latest_reminder);
+  served.trie = std::make_shared<const TokenTrie>(TokenTrie::build(*served.tokenizer, ends));
   served.max_output = flags.max_output;
   served.created = std::time(nullptr);
   return {};
@@ -120,9 +123,9 @@ Result<std::shared_ptr<serve::Backend>> load_backend(ServeFlags& flags, FileSyst
     NAUTILE_ASSIGN(std::unique_ptr<LocalEngine> engine, start_engine(model, flags.engine));
     served.context = engine->stats().context_tokens;
     served.quantization = "fp8";
-    served.fingerprint = fmt::format("fp_{:016x}", std::hash<std::string>{}(fmt::format(
-                                                       "{} {} {} {}", flags.service.version, model.name(),
-                                                       flags.model.numerics, name_of(served.profile))));
+    served.fingerprint = fmt::format(
+        "fp_{:016x}", std::hash<std::string>{}(fmt::format("{} {} {} {}", flags.service.version, model.name(),
+                                                           flags.model.numerics, name_of(served.profile))));
     name_model(served, model.name(), flags.names);
     backend->engine = std::move(engine);
   }
@@ -132,16 +135,19 @@ Result<std::shared_ptr<serve::Backend>> load_backend(ServeFlags& flags, FileSyst
 
 void banner(const ServeFlags& flags, int port, bool keys) {
   const std::string shown = flags.host == "0.0.0.0" ? "127.0.0.1" : flags.host;
-  fmt::print(stderr, "nautile serve: http://{}:{}  ({})\n", shown, port, keys ? "an API key is needed" : "no API key is needed");
-  fmt::print(stderr,
-             "  curl http://{}:{}/v1/chat/completions {}-H 'Content-Type: application/json' \\\n"
-             "    -d '{{\"model\":\"nautile\",\"messages\":[{{\"role\":\"user\",\"content\":\"What is 48 + 75?\"}}]}}'\n",
-             shown, port, keys ? "-H \"Authorization: Bearer $KEY\" " : "");
+  fmt::print(stderr, "nautile serve: http://{}:{}  ({})\n", shown, port,
+             keys ? "an API key is needed" : "no API key is needed");
+  fmt::print(
+      stderr,
+      "  curl http://{}:{}/v1/chat/completions {}-H 'Content-Type: application/json' \\\n"
+      "    -d '{{\"model\":\"nautile\",\"messages\":[{{\"role\":\"user\",\"content\":\"What is 48 + 75?\"}}]}}'\n",
+      shown, port, keys ? "-H \"Authorization: Bearer $KEY\" " : "");
 }
 
 Status check(ServeFlags& flags) {
   if (flags.backend != "engine" && flags.backend != "scripted") {
-    return {Code::kInvalidArgument, fmt::format("no backend \"{}\"", flags.backend), "--backend", "choose engine or scripted"};
+    return {Code::kInvalidArgument, fmt::format("no backend \"{}\"", flags.backend), "--backend",
+            "choose engine or scripted"};
   }
   if (flags.speculation == "auto") {
     flags.engine.speculation = Speculation::kAuto;
@@ -206,6 +212,7 @@ Status serve_all(ServeFlags& flags, int& exit_code) {
   });
   server->run();
   loader.join();
+  service.close();
   exit_code = service.exit_code();
   return {};
 }
@@ -213,45 +220,82 @@ Status serve_all(ServeFlags& flags, int& exit_code) {
 void add_flags(ServeFlags& f, CLI::App& verb) {
   f.model.add(verb);
   verb.add_option("--host", f.host, "address to listen on; other than loopback needs a key")->capture_default_str();
-  verb.add_option("--port", f.port, "0 takes any free one")->envname("NIM_SERVER_PORT")->check(CLI::Range(0, 65535))->capture_default_str();
-  verb.add_option("--metrics-port", f.metrics_port, "probes and metrics there, without a key")->check(CLI::Range(0, 65535));
-  verb.add_option("--api-key", f.service.api_keys, "a key, or several with commas; may be repeated (also NAUTILE_API_KEY)");
-  verb.add_option("--api-key-file", f.service.api_key_file, "lines [name:]key [max_concurrent=N] [rpm=N] [tpm=N] [priority]; SIGHUP reads it again");
-  verb.add_flag("--allow-unauthenticated", f.allow_unauthenticated, "let anybody in on an address that is not loopback");
-  verb.add_option("--served-model-name", f.names, "the model's name in the API; may be repeated")->envname("NIM_SERVED_MODEL_NAME");
+  verb.add_option("--port", f.port, "0 takes any free one")
+      ->envname("NIM_SERVER_PORT")
+      ->check(CLI::Range(0, 65535))
+      ->capture_default_str();
+  verb.add_option("--metrics-port", f.metrics_port, "probes and metrics there, without a key")
+      ->check(CLI::Range(0, 65535));
+  verb.add_option("--api-key", f.service.api_keys,
+                  "a key, or several with commas; may be repeated (also NAUTILE_API_KEY)");
+  verb.add_option("--api-key-file", f.service.api_key_file,
+                  "lines [name:]key [max_concurrent=N] [rpm=N] [tpm=N] [priority]; SIGHUP reads it again");
+  verb.add_flag("--allow-unauthenticated", f.allow_unauthenticated,
+                "let anybody in on an address that is not loopback");
+  verb.add_option("--served-model-name", f.names, "the model's name in the API; may be repeated")
+      ->envname("NIM_SERVED_MODEL_NAME");
   verb.add_flag("--default-model-if-missing", f.service.default_model, "requests need not name a model");
   verb.add_option("--default-reasoning-mode", f.mode, "non, low, high or max")->capture_default_str();
-  verb.add_option("--effort-profile", f.profile, "what the modes print: auto, preview or official")->capture_default_str();
-  verb.add_option("--max-output-tokens", f.max_output, "longest answer")->check(CLI::PositiveNumber)->capture_default_str();
+  verb.add_option("--effort-profile", f.profile, "what the modes print: auto, preview or official")
+      ->capture_default_str();
+  verb.add_option("--max-output-tokens", f.max_output, "longest answer")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
 
-  verb.add_option("--context", f.engine.context_tokens, "tokens of one sequence; 0 is the model's own")->envname("NIM_MAX_MODEL_LEN")->capture_default_str();
-  verb.add_option("--max-sequences", f.engine.max_sequences, "in one step")->check(CLI::Range(1, 4096))->capture_default_str();
-  verb.add_option("--step-tokens", f.engine.step_tokens, "in one step; prefill chunks fill what decoding leaves")->check(CLI::PositiveNumber)->capture_default_str();
-  verb.add_option("--max-queue", f.engine.max_queued, "requests that may wait")->check(CLI::Range(0, 100000))->capture_default_str();
-  verb.add_option("--state-memory", f.engine.state_bytes, "bytes for running sequences, for example 8GB; 0 is what is free")->transform(CLI::AsSizeValue(false));
-  verb.add_option("--cache-memory", f.engine.cache_bytes, "bytes for the prefix cache; 0 is what is free")->transform(CLI::AsSizeValue(false));
+  verb.add_option("--context", f.engine.context_tokens, "tokens of one sequence; 0 is the model's own")
+      ->envname("NIM_MAX_MODEL_LEN")
+      ->capture_default_str();
+  verb.add_option("--max-sequences", f.engine.max_sequences, "in one step")
+      ->check(CLI::Range(1, 4096))
+      ->capture_default_str();
+  verb.add_option("--step-tokens", f.engine.step_tokens, "in one step; prefill chunks fill what decoding leaves")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  verb.add_option("--max-queue", f.engine.max_queued, "requests that may wait")
+      ->check(CLI::Range(0, 100000))
+      ->capture_default_str();
+  verb.add_option("--state-memory", f.engine.state_bytes,
+                  "bytes for running sequences, for example 8GB; 0 is what is free")
+      ->transform(CLI::AsSizeValue(false));
+  verb.add_option("--cache-memory", f.engine.cache_bytes, "bytes for the prefix cache; 0 is what is free")
+      ->transform(CLI::AsSizeValue(false));
   verb.add_flag("!--no-prefix-cache", f.engine.prefix_cache, "compute every prompt anew");
   verb.add_option("--cache-directory", f.engine.disk_directory, "the prefix cache's tier on disk");
   verb.add_option("--cache-disk", f.engine.disk_bytes, "its bytes")->transform(CLI::AsSizeValue(false));
-  verb.add_option("--cache-scope", f.cache_scope, "who shares cached prefixes: key (with user or salt) or global")->capture_default_str();
+  verb.add_option("--cache-scope", f.cache_scope, "who shares cached prefixes: key (with user or salt) or global")
+      ->capture_default_str();
   verb.add_option("--speculation", f.speculation, "auto, off or always")->capture_default_str();
 
-  verb.add_option("--drain-timeout", f.service.drain_timeout_s, "seconds that running requests have after SIGTERM")->capture_default_str();
-  verb.add_option("--request-timeout", f.service.request_timeout_s, "seconds of a whole request; 0: none")->capture_default_str();
+  verb.add_option("--drain-timeout", f.service.drain_timeout_s, "seconds that running requests have after SIGTERM")
+      ->capture_default_str();
+  verb.add_option("--request-timeout", f.service.request_timeout_s, "seconds of a whole request; 0: none")
+      ->capture_default_str();
   verb.add_option("--queue-timeout", f.service.queue_timeout_s, "seconds of waiting")->capture_default_str();
-  verb.add_option("--sse-keepalive", f.service.keep_alive_s, "seconds of silence in a stream before a sign of life; 0: never")->capture_default_str();
+  verb.add_option("--sse-keepalive", f.service.keep_alive_s,
+                  "seconds of silence in a stream before a sign of life; 0: never")
+      ->capture_default_str();
   verb.add_option("--header-timeout", f.server.header_timeout_s)->capture_default_str();
   verb.add_option("--body-timeout", f.server.body_timeout_s)->capture_default_str();
   verb.add_option("--idle-timeout", f.server.idle_timeout_s, "seconds of an idle connection")->capture_default_str();
-  verb.add_option("--write-timeout", f.server.write_timeout_s, "seconds a client may take nothing")->capture_default_str();
-  verb.add_option("--max-body", f.server.max_body, "bytes of a request")->transform(CLI::AsSizeValue(false))->capture_default_str();
+  verb.add_option("--write-timeout", f.server.write_timeout_s, "seconds a client may take nothing")
+      ->capture_default_str();
+  verb.add_option("--max-body", f.server.max_body, "bytes of a request")
+      ->transform(CLI::AsSizeValue(false))
+      ->capture_default_str();
   verb.add_option("--max-connections", f.server.max_connections)->capture_default_str();
   verb.add_option("--max-connections-per-address", f.server.max_per_address)->capture_default_str();
   verb.add_flag("--allow-half-close", f.server.allow_half_close, "a client that stops sending has not left");
-  verb.add_option("--max-json-depth", f.service.limits.max_json_depth)->check(CLI::Range(4, 512))->capture_default_str();
-  verb.add_option("--max-n", f.service.limits.n, "choices of a request")->check(CLI::Range(1, 128))->capture_default_str();
-  verb.add_option("--allowed-hosts", f.service.allowed_hosts, "Host headers accepted on loopback beside its own names")->delimiter(',');
-  verb.add_option("--cors-origins", f.service.cors.origins, "origins of web pages that may call, or *")->envname("NIM_CORS_ALLOW_ORIGINS")->delimiter(',');
+  verb.add_option("--max-json-depth", f.service.limits.max_json_depth)
+      ->check(CLI::Range(4, 512))
+      ->capture_default_str();
+  verb.add_option("--max-n", f.service.limits.n, "choices of a request")
+      ->check(CLI::Range(1, 128))
+      ->capture_default_str();
+  verb.add_option("--allowed-hosts", f.service.allowed_hosts, "Host headers accepted on loopback beside its own names")
+      ->delimiter(',');
+  verb.add_option("--cors-origins", f.service.cors.origins, "origins of web pages that may call, or *")
+      ->envname("NIM_CORS_ALLOW_ORIGINS")
+      ->delimiter(',');
   verb.add_flag("--metrics-public", f.service.metrics_public, "metrics need no key");
   verb.add_flag("--strict-params", f.service.strict_params, "unknown fields are errors");
   verb.add_flag("--strict-reasoning-replay", f.service.strict_replay, "missing reasoning of tool turns is an error");
@@ -263,7 +307,8 @@ void add_flags(ServeFlags& f, CLI::App& verb) {
   verb.add_flag("--quiet", f.quiet, "no line for each request on stderr");
   verb.add_option("--usd-per-hour", f.service.usd_per_hour, "what this machine costs, for the cost metrics");
   verb.add_option("--hosted-usd-per-mtok", f.hosted, "HIT,MISS,OUTPUT: a hosted price to compare with")->delimiter(',');
-  verb.add_option("--backend", f.backend, "engine, or scripted: no model, answers from scripts, for tests")->capture_default_str();
+  verb.add_option("--backend", f.backend, "engine, or scripted: no model, answers from scripts, for tests")
+      ->capture_default_str();
   verb.add_option("--scripts", f.scripts, "a JSON file of named scripts for the scripted backend");
 }
 
@@ -271,10 +316,11 @@ void add_flags(ServeFlags& f, CLI::App& verb) {
 
 void add_serve(CLI::App& app, Run& run) {
   auto flags = std::make_shared<ServeFlags>();
-  CLI::App* verb = app.add_subcommand("serve",
-                                      "The model behind HTTP: OpenAI, Anthropic and Responses APIs.\n"
-                                      "  nautile serve\n"
-                                      "  nautile serve /models/DeepSeek-V4-Flash --api-key-file /etc/nautile/keys --host 0.0.0.0");
+  CLI::App* verb =
+      app.add_subcommand("serve",
+                         "The model behind HTTP: OpenAI, Anthropic and Responses APIs.\n"
+                         "  nautile serve\n"
+                         "  nautile serve /models/DeepSeek-V4-Flash --api-key-file /etc/nautile/keys --host 0.0.0.0");
   add_flags(*flags, *verb);
   verb->callback([flags, &run] {
     run = [flags] {
