@@ -148,7 +148,9 @@ void score_tile_bytes(const Query& query, size_t heads, size_t dim, const KeyTil
 #pragma GCC unroll 4
       for (size_t i = 0; i < kHeadTile; ++i) acc[i][v] = bias;
     }
+#ifndef __SANITIZE_ADDRESS__  // whose branches in the body make g++ refuse the annotation
 #pragma GCC unroll 1
+#endif
     for (size_t u = 0; u < dim / 4; ++u) {
       I key[4];
 #pragma GCC unroll 4
