@@ -16,14 +16,21 @@ ctest --test-dir build/asan --output-on-failure -j "$jobs"
 
 step "thread sanitizer: pool, forward pass, prefix cache, grammars"
 cmake --preset tsan >/dev/null
-cmake --build build/tsan -j "$jobs" --target test_sys test_model test_cache test_text
+cmake --build build/tsan -j "$jobs" --target test_sys test_model test_cache test_engine test_text
 build/tsan/src/sys/test_sys
 build/tsan/src/cache/test_cache
+build/tsan/src/engine/test_engine --test-case-exclude="*numerics*"
 build/tsan/src/text/test_text --test-case="grammar limits: threads*"
 build/tsan/src/model/test_model --test-case="*threads*,*batch*"
 
 step "prefix cache: 200 kills while it writes to disk"
 build/release/tests/cache_kill/cache_kill 200
+
+step "engine under load"
+for part in "mixed 300" "agent 20" "overload ${OVERLOAD_SECONDS:-300}" "sampled 20000"; do
+  # shellcheck disable=SC2086
+  build/release/tests/engine_load/engine_load models/nano $part
+done
 
 step "fuzzers, $fuzz_seconds s each"
 dpkg-query -W -f='${Status}' clang 2>/dev/null | grep -q 'install ok installed' || {

@@ -96,6 +96,7 @@ Result<Reply> ChatSession::reply(const Conversation& conversation, const ReplyOp
   reply.accepted_tokens = record.accepted_tokens;
   reply.prefill_seconds = record.prefill_s;
   reply.decode_seconds = record.decode_s;
+  reply.record = record;
   return reply;
 }
 

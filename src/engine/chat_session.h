@@ -31,6 +31,7 @@ struct Reply {
   int64_t prompt_tokens = 0, cached_tokens = 0, output_tokens = 0, reasoning_tokens = 0;
   int64_t drafted_tokens = 0, accepted_tokens = 0;  // by speculation
   double prefill_seconds = 0, decode_seconds = 0;
+  RequestRecord record;  // all that the engine knows of it
 
   double prefill_rate() const {
     return prefill_seconds > 0 ? static_cast<double>(prompt_tokens - cached_tokens) / prefill_seconds : 0;
