@@ -11,8 +11,8 @@
 //   BF16  for each 4 columns: A's columns 0 and 1, A's 2 and 3, B's 0 and 1, B's 2 and 3, a line each: what unpacking the
 //         lines of FP8 gives
 //
-// Order of sums, in every version: FP8 and BF16 sum 128 columns in one chain, pair by pair, then total += scale * sum. FP4
-// sums 32 columns (exactly with kInt8), then total += scale * sum.
+// Order of sums: FP8 and BF16 sum 128 columns from zero in an order of the instruction set's own, then total += scale *
+// sum; FP4 sums 32 columns (exactly with kInt8), then total += scale * sum.
 #pragma once
 
 #include "kernels/ops.h"

@@ -81,10 +81,15 @@ inline void load_e2m1(const void* p, float scale, V out[4]) {
 // After what it is made of.
 #include "kernels/rows.inc"
 
+void matmul(const MatmulArgs& a) {
+  a.weight.layout == WeightLayout::kTiles ? tile_kernels().matmul(a) : matmul_in_rows(a);
+}
+
 }  // namespace
 
 const Kernels& kernels() {
-  static const Kernels table = {kName, matmul_in_rows, attend, index_scores, dot, axpy, top_k, elements()};
+  static const Kernels table = {kName, matmul, attend,     index_scores,   dot,
+                                axpy,  top_k,  elements(), &tile_kernels()};
   return table;
 }
 
