@@ -7,12 +7,12 @@ usage: bench-gate.py BASELINE RUN.json            compares; exit 1 when a row ha
 
 A row's share is its tokens/s over what the bytes and operations of the step allow on this machine in this minute (the
 read rate and the peaks measured beside it), so a slower machine phase moves both. A share may fall by TOLERANCE of
-itself before the gate fails: alternating runs on a shared machine differ by up to a tenth.
+itself before the gate fails: on a shared machine, runs of one program have shown 68 to 88 % for the same decode row.
 """
 import json
 import sys
 
-TOLERANCE = 0.15
+TOLERANCE = 0.25
 
 
 def shares(run):
@@ -47,8 +47,8 @@ def self_test():
                 "rows": [{"what": "decode", "depth": d, "batch": 1, "chunk": 1, "percent_of_bound": p}
                          for d, p in enumerate(percents)]}
     assert compare(run(70, 80), run(70, 80))[1]
-    assert compare(run(70, 80), run(60, 99))[1]
-    assert not compare(run(70, 80), run(59, 99))[1]
+    assert compare(run(70, 80), run(55, 99))[1]
+    assert not compare(run(70, 80), run(50, 99))[1]
     assert not compare(run(70, 80), run(70))[1]
     assert not compare(run(70), run(70, isa="avx2"))[1]
 

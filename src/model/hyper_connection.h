@@ -23,7 +23,8 @@ class HyperConnections {
   void collapse_head(Step& step, const HyperHead& head, const float* streams, size_t tokens, float* x);
 
  private:
-  void mixes(Step& step, const WeightView& fn, const float* streams, size_t tokens);
+  float* mixes(Step& step, const WeightView& fn, const float* streams, size_t tokens);
+  void normalise(const Step& step, const WeightView& fn, const float* v, float* mixes) const;
   Linear linear_;
   Buffer mixes_;
 };

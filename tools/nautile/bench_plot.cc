@@ -49,18 +49,19 @@ std::string roofline(const std::vector<BenchRow>& rows, const Ceilings& c, doubl
   roof(1e3 * c.float_tflops, fmt::format("BF16 or float peak {:.2f} TFLOP/s", c.float_tflops), "#222");
   if (c.byte_tops > 1.05 * c.float_tflops) roof(1e3 * c.byte_tops, fmt::format("int8 peak {:.2f} Top/s", c.byte_tops), "#999");
   out += text(px(x0) + 8, py(c.read_gbs * x0) - 14, fmt::format("read {:.0f} GB/s", c.read_gbs), "fill=\"#555\"");
-  std::vector<double> taken;
+  std::vector<double> decode_labels, prefill_labels;
   for (const BenchRow& r : rows) {
     const double x = px(r.cost.ops() / r.cost.bytes()), y = py(r.cost.ops() / r.step_s() / 1e9);
     const bool decode = r.what == "decode";
     out += fmt::format("<circle cx=\"{:.1f}\" cy=\"{:.1f}\" r=\"4.5\" fill=\"{}\" fill-opacity=\"0.8\"/>\n", x, y, decode ? "#2471a3" : "#c0392b");
-    double at = y + 4;  // labels give way downwards
-    while (std::any_of(taken.begin(), taken.end(), [&](double used) { return std::fabs(used - (at + (decode ? 0 : 1e4))) < 12; })) at += 12;
-    taken.push_back(at + (decode ? 0 : 1e4));
-    out += fmt::format("<line x1=\"{:.1f}\" y1=\"{:.1f}\" x2=\"{:.1f}\" y2=\"{:.1f}\" stroke=\"#bbb\"/>\n", x, y,
-                       x + (decode ? 10 : -10), at - 4);
-    out += text(x + (decode ? 12 : -12), at, fmt::format("{}: {:.3g} tok/s", name_of(r), r.tokens_per_s),
-                decode ? "font-size=\"11\"" : "font-size=\"11\" text-anchor=\"end\"");
+    // Labels to the right, those of prefill below the roof; they give way downwards.
+    const double label_x = decode ? x + 12 : std::max(x + 12, px(450));
+    double at = decode ? y + 4 : std::max(y + 4, py(1e3 * c.float_tflops) + 18);
+    std::vector<double>& taken = decode ? decode_labels : prefill_labels;
+    while (std::any_of(taken.begin(), taken.end(), [&](double used) { return std::fabs(used - at) < 13; })) at += 1;
+    taken.push_back(at);
+    out += fmt::format("<line x1=\"{:.1f}\" y1=\"{:.1f}\" x2=\"{:.1f}\" y2=\"{:.1f}\" stroke=\"#ccc\"/>\n", x, y, label_x - 2, at - 4);
+    out += text(label_x, at, fmt::format("{}: {:.3g} tok/s", name_of(r), r.tokens_per_s), "font-size=\"11\"");
   }
   out += text(kLeft + (kPanel - kLeft) / 2, kTop + height + 38, "operations a byte", "text-anchor=\"middle\"");
   return out + fmt::format("<text transform=\"translate(20 {:.0f}) rotate(-90)\" text-anchor=\"middle\">GFLOP/s</text>\n", kTop + height / 2);
