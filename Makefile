@@ -4,12 +4,13 @@
 #   make run                 chat with nano, the small model that ships here
 #   make run PROMPT="hello"  one answer
 #   make test                unit and golden tests
+#   make bench-gate          V4-Flash layers against the stored shares of the machine's ceilings (11 GB of memory)
 #   make test-all            and sanitizers, fuzzers (bounded), oracles, end to end
 BUILD := build/release
 JOBS ?= $(shell nproc)
 MODEL ?= models/nano
 
-.PHONY: all run test test-all deps clean format
+.PHONY: all run test test-all bench-gate bench-baseline deps clean format
 all: build/nautile
 
 deps:
@@ -36,6 +37,17 @@ test: build/nautile
 
 test-all: test
 	scripts/test-all.sh
+
+# Shares of the bound, not rates: see scripts/bench-gate.py for the tolerance, docs/performance.md for the rows.
+GATE := --shape v4-flash --depth 0,32k,256k --batch 1,4 --decode 8 --prefill 512 --json
+bench-gate: build/nautile
+	build/nautile bench $(GATE) >build/bench-gate.json
+	scripts/bench-gate.py bench/baseline.json build/bench-gate.json
+
+# After a change that is meant to move them.
+bench-baseline: build/nautile
+	build/nautile bench $(GATE) >build/bench-gate.json
+	scripts/bench-gate.py --update bench/baseline.json build/bench-gate.json
 
 format:
 	git ls-files '*.cc' '*.h' | xargs clang-format -i

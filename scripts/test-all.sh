@@ -14,11 +14,12 @@ cmake --preset asan >/dev/null
 cmake --build build/asan -j "$jobs"
 ctest --test-dir build/asan --output-on-failure -j "$jobs"
 
-step "thread sanitizer: pool, forward pass, prefix cache"
+step "thread sanitizer: pool, forward pass, prefix cache, grammars"
 cmake --preset tsan >/dev/null
-cmake --build build/tsan -j "$jobs" --target test_sys test_model test_cache
+cmake --build build/tsan -j "$jobs" --target test_sys test_model test_cache test_text
 build/tsan/src/sys/test_sys
 build/tsan/src/cache/test_cache
+build/tsan/src/text/test_text --test-case="grammar limits: threads*"
 build/tsan/src/model/test_model --test-case="*threads*,*batch*"
 
 step "prefix cache: 200 kills while it writes to disk"

@@ -61,11 +61,12 @@ std::vector<std::byte> encode_disk_file(const PrefixHasher& hasher, const DiskHe
   put(file, 8, kDiskVersion);
   put(file, 12, header.kind);
   put(file, 16, header.model);
-  put(file, 32, header.id);
-  put(file, 48, header.length);
-  put(file, 56, header.draft_length);
-  put(file, 64, static_cast<uint64_t>(body.size()));
-  put(file, 72, header.tokens);
+  put(file, 32, header.scope);
+  put(file, 48, header.id);
+  put(file, 64, header.length);
+  put(file, 72, header.draft_length);
+  put(file, 80, static_cast<uint64_t>(body.size()));
+  put(file, 88, header.tokens);
   if (!body.empty()) std::memcpy(file.data() + kDiskHeaderBytes, body.data(), body.size());
   const size_t checked = kDiskHeaderBytes + body.size();
   put(file, checked, hasher.checksum(std::span(file).first(checked)));
@@ -79,17 +80,18 @@ Result<std::vector<std::byte>> decode_disk_file(const PrefixHasher& hasher, std:
     return Status(Code::kCorrupt, "the file is not of this kind");
   }
   const size_t checked = file.size() - kDiskChecksumBytes;
-  if (get<uint64_t>(file, 64) != checked - kDiskHeaderBytes) return Status(Code::kCorrupt, "the file is torn");
+  if (get<uint64_t>(file, 80) != checked - kDiskHeaderBytes) return Status(Code::kCorrupt, "the file is torn");
   if (get<Hash128>(file, checked) != hasher.checksum(std::span(file).first(checked))) {
     return Status(Code::kCorrupt, "the file is damaged, its checksum is wrong");
   }
   if (get<uint32_t>(file, 8) != kDiskVersion) return Status(Code::kUnsupported, "the file is of another version");
   if (get<Hash128>(file, 16) != expected.model) return Status(Code::kUnsupported, "the file is of another model");
-  if (get<DiskKind>(file, 12) != expected.kind || get<PrefixId>(file, 32) != expected.id ||
-      get<int64_t>(file, 48) != expected.length || get<decltype(expected.tokens)>(file, 72) != expected.tokens) {
-    return Status(Code::kUnsupported, "the file holds other tokens than its name says");
+  if (get<DiskKind>(file, 12) != expected.kind || get<CacheScope>(file, 32) != expected.scope ||
+      get<PrefixId>(file, 48) != expected.id || get<int64_t>(file, 64) != expected.length ||
+      get<decltype(expected.tokens)>(file, 88) != expected.tokens) {
+    return Status(Code::kUnsupported, "the file holds another prefix than its name says");
   }
-  expected.draft_length = get<int64_t>(file, 56);
+  expected.draft_length = get<int64_t>(file, 72);
   file.resize(checked);
   file.erase(file.begin(), file.begin() + kDiskHeaderBytes);
   return file;

@@ -6,13 +6,14 @@
 //        8      4   version, 1
 //       12      4   kind: 1 block, 2 snapshot
 //       16     16   model: what the state depends on besides tokens
-//       32     16   id of the prefix that ends here
-//       48      8   length of that prefix in tokens, a multiple of 128
-//       56      8   draft length (snapshots; 0 in blocks)
-//       64      8   bytes of the body
-//       72    512   the prefix's last 128 token ids
-//      584      n   body: the block, or the snapshot's rows
-//    584+n     16   keyed XXH3-128 of everything before
+//       32     16   scope
+//       48     16   id of the prefix that ends here
+//       64      8   length of that prefix in tokens, a multiple of 128
+//       72      8   draft length (snapshots; 0 in blocks)
+//       80      8   bytes of the body
+//       88    512   the prefix's last 128 token ids
+//      600      n   body: the block, or the snapshot's rows
+//    600+n     16   keyed XXH3-128 of everything before
 //
 // Integers are little-endian. The name is "<id in hexadecimal>-<blocks>.block" or ".snapshot".
 #pragma once
@@ -29,12 +30,13 @@ namespace nautile {
 enum class DiskKind : uint32_t { kBlock = 1, kSnapshot = 2 };
 
 inline constexpr uint32_t kDiskVersion = 1;
-inline constexpr size_t kDiskHeaderBytes = 584, kDiskChecksumBytes = 16;
+inline constexpr size_t kDiskHeaderBytes = 600, kDiskChecksumBytes = 16;
 
 // What a file says besides its body.
 struct DiskHeader {
   DiskKind kind = DiskKind::kBlock;
   Hash128 model;
+  CacheScope scope;
   PrefixId id;
   int64_t length = 0, draft_length = 0;
   std::array<int32_t, kBlockTokens> tokens = {};

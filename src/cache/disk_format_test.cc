@@ -10,7 +10,7 @@ using namespace nautile;
 namespace {
 
 DiskHeader header_for(DiskKind kind) {
-  DiskHeader header{kind, {5, 6}, {7, 8}, 384, kind == DiskKind::kSnapshot ? 383 : 0, {}};
+  DiskHeader header{kind, {5, 6}, {3, 4}, {7, 8}, 384, kind == DiskKind::kSnapshot ? 383 : 0, {}};
   for (size_t i = 0; i < header.tokens.size(); ++i) header.tokens[i] = static_cast<int32_t>(i * 11);
   return header;
 }
@@ -74,6 +74,7 @@ TEST_CASE("a whole file of another key, model, prefix or kind is told apart from
   };
   CHECK(code([](DiskHeader&) {}) == Code::kOk);
   CHECK(code([](DiskHeader& h) { h.model.low = 9; }) == Code::kUnsupported);
+  CHECK(code([](DiskHeader& h) { h.scope.low = 9; }) == Code::kUnsupported);
   CHECK(code([](DiskHeader& h) { h.id.low = 9; }) == Code::kUnsupported);
   CHECK(code([](DiskHeader& h) { h.kind = DiskKind::kSnapshot; }) == Code::kUnsupported);
   CHECK(code([](DiskHeader& h) { h.length = 128; }) == Code::kUnsupported);

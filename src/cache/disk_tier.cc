@@ -22,9 +22,11 @@ std::string_view words_for(const Status& status) {
   }
 }
 
-DiskHeader header_of(DiskKind kind, const PrefixId& id, std::span<const int32_t> tokens, size_t block) {
+DiskHeader header_of(DiskKind kind, const CacheScope& scope, const PrefixId& id, std::span<const int32_t> tokens,
+                     size_t block) {
   DiskHeader header;
   header.kind = kind;
+  header.scope = scope;
   header.id = id;
   header.length = static_cast<int64_t>(block + 1) * kBlockTokens;
   std::ranges::copy(tokens.subspan(block * kBlockTokens, kBlockTokens), header.tokens.begin());
@@ -65,14 +67,15 @@ bool DiskTier::has_snapshot(const PrefixId& id, int64_t length) const {
   return queued_or_there({id, DiskKind::kSnapshot, length / kBlockTokens});
 }
 
-bool DiskTier::write(std::span<const PrefixId> ids, std::span<const int32_t> tokens, const Snapshot& snapshot) {
+bool DiskTier::write(CacheScope scope, std::span<const PrefixId> ids, std::span<const int32_t> tokens,
+                     const Snapshot& snapshot) {
   uint64_t path_bytes = snapshot.bytes();
   for (const auto& block : snapshot.blocks) path_bytes += block->size();
   std::lock_guard lock(mutex_);
   bool written = false;
   const auto add = [&](DiskKind kind, size_t block, const std::shared_ptr<const std::vector<std::byte>>& body) {
     if (queued_or_there({ids[block], kind, static_cast<int64_t>(block + 1)})) return true;
-    WriteJob job{header_of(kind, ids[block], tokens, block), body};
+    WriteJob job{header_of(kind, scope, ids[block], tokens, block), body};
     job.header.model = store_->options().model;
     if (kind == DiskKind::kSnapshot) job.header.draft_length = snapshot.draft_length;
     if (queued_bytes_ + bytes_of(job) + ids.size_bytes() > store_->options().queue_bytes) return false;
@@ -89,7 +92,8 @@ bool DiskTier::write(std::span<const PrefixId> ids, std::span<const int32_t> tok
   return all;
 }
 
-std::shared_ptr<DiskRead> DiskTier::read(std::span<const PrefixId> ids, std::span<const int32_t> tokens,
+std::shared_ptr<DiskRead> DiskTier::read(CacheScope scope, std::span<const PrefixId> ids,
+                                         std::span<const int32_t> tokens,
                                          std::span<const std::shared_ptr<const CacheBlock>> known, int64_t least,
                                          int64_t most) {
   auto read = std::make_shared<DiskRead>();
@@ -101,6 +105,7 @@ std::shared_ptr<DiskRead> DiskTier::read(std::span<const PrefixId> ids, std::spa
   if (read->lengths.empty()) return nullptr;
   std::ranges::reverse(read->lengths);
   const size_t blocks = static_cast<size_t>(read->lengths.front() / kBlockTokens);
+  read->scope = scope;
   read->ids.assign(ids.begin(), ids.begin() + static_cast<std::ptrdiff_t>(blocks));
   read->tokens.assign(tokens.begin(), tokens.begin() + read->lengths.front());
   read->snapshot.blocks.assign(known.begin(),
@@ -187,7 +192,7 @@ void DiskTier::do_read(DiskRead& read) {
   };
   auto& blocks = read.snapshot.blocks;
   while (blocks.size() < read.ids.size()) {
-    DiskHeader expected = header_of(DiskKind::kBlock, read.ids[blocks.size()], read.tokens, blocks.size());
+    DiskHeader expected = header_of(DiskKind::kBlock, read.scope, read.ids[blocks.size()], read.tokens, blocks.size());
     auto body = store_->read(expected);
     if (!body.ok()) {
       fail(body.status(), read.ids.back());
@@ -198,7 +203,7 @@ void DiskTier::do_read(DiskRead& read) {
   for (const int64_t length : read.lengths) {
     const size_t count = static_cast<size_t>(length / kBlockTokens);
     if (count > blocks.size()) continue;
-    DiskHeader expected = header_of(DiskKind::kSnapshot, read.ids[count - 1], read.tokens, count - 1);
+    DiskHeader expected = header_of(DiskKind::kSnapshot, read.scope, read.ids[count - 1], read.tokens, count - 1);
     auto body = store_->read(expected);
     if (!body.ok()) {
       fail(body.status(), read.ids[count - 1]);

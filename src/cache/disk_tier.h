@@ -23,6 +23,7 @@ struct DiskRead {
   PrefixId lost;
 
   // What was asked: whole blocks, and where snapshots are, longest first.
+  CacheScope scope;
   std::vector<PrefixId> ids;
   std::vector<int32_t> tokens;
   std::vector<int64_t> lengths;
@@ -44,10 +45,11 @@ class DiskTier {
   bool has_snapshot(const PrefixId& id, int64_t length) const;
   // Queues those of its blocks that are not there, then the snapshot. False when the queue has not room for all: the
   // first blocks wait there, so that a later call for the same path or a longer one has less to do.
-  bool write(std::span<const PrefixId> ids, std::span<const int32_t> tokens, const Snapshot& snapshot);
+  bool write(CacheScope scope, std::span<const PrefixId> ids, std::span<const int32_t> tokens,
+             const Snapshot& snapshot);
   // Starts reading the longest snapshot of a prefix of `ids`, longer than `least` and at most `most` tokens, that is on
   // disk. `known` are its first blocks, which need no reading. Null when there is none.
-  std::shared_ptr<DiskRead> read(std::span<const PrefixId> ids, std::span<const int32_t> tokens,
+  std::shared_ptr<DiskRead> read(CacheScope scope, std::span<const PrefixId> ids, std::span<const int32_t> tokens,
                                  std::span<const std::shared_ptr<const CacheBlock>> known, int64_t least, int64_t most);
   // The path is in use: its files should be among the last to go.
   void use(std::span<const PrefixId> path);

@@ -24,7 +24,7 @@ PrefixCache::PrefixCache(std::shared_ptr<const CacheLayout> layout, PrefixCacheO
       options_(options),
       disk_(disk),
       hasher_(disk != nullptr ? disk->hasher() : PrefixHasher(random_prefix_key(), {})),
-      tree_(options.budget_bytes, [this](const PrefixTree::Node& node) { evicting(node); }),
+      tree_(options.budget_bytes, options.scope_budget_bytes, [this](const PrefixTree::Node& node) { evicting(node); }),
       canary_(options.canary_seed) {}
 
 PrefixCache::~PrefixCache() = default;
@@ -32,7 +32,7 @@ PrefixCache::~PrefixCache() = default;
 CacheHit PrefixCache::find(CacheScope scope, std::span<const int32_t> tokens, int64_t max_tokens) {
   CacheHit hit;
   const std::vector<PrefixId> ids = hasher_.chain(scope, tokens);
-  PrefixTree::Node* common = tree_.match(ids, tokens);
+  PrefixTree::Node* common = tree_.match(scope, ids, tokens);
   if (common != nullptr) hit.common_tokens = common->end;
   if (PrefixTree::Node* node = PrefixTree::nearest_snapshot(common, max_tokens)) {
     tree_.touch(*node);
@@ -66,7 +66,7 @@ CacheHit PrefixCache::find(CacheScope scope, std::span<const int32_t> tokens, in
 
 void PrefixCache::insert(CacheScope scope, std::span<const int32_t> tokens, const Snapshot& snapshot) {
   const std::vector<PrefixId> ids = hasher_.chain(scope, tokens);
-  PrefixTree::Node* node = ids.empty() ? nullptr : tree_.insert(ids, tokens, snapshot);
+  PrefixTree::Node* node = ids.empty() ? nullptr : tree_.insert(scope, ids, tokens, snapshot);
   if (node == nullptr) {
     ++counts_.rejected;
     return;
@@ -74,20 +74,22 @@ void PrefixCache::insert(CacheScope scope, std::span<const int32_t> tokens, cons
   ++counts_.inserts;
   node->from_disk = false;
   lost_.erase(ids.back());
-  if (disk_ != nullptr) disk_->write(ids, tokens, PrefixTree::snapshot(*node));
+  if (disk_ != nullptr) disk_->write(scope, ids, tokens, PrefixTree::snapshot(*node));
 }
 
 std::shared_ptr<DiskRead> PrefixCache::prefetch(CacheScope scope, std::span<const int32_t> tokens, int64_t max_tokens) {
   if (disk_ == nullptr) return nullptr;
   const std::vector<PrefixId> ids = hasher_.chain(scope, tokens);
-  PrefixTree::Node* common = tree_.match(ids, tokens);
+  PrefixTree::Node* common = tree_.match(scope, ids, tokens);
   const PrefixTree::Node* nearest = PrefixTree::nearest_snapshot(common, max_tokens);
   Snapshot known;
   if (common != nullptr) known = PrefixTree::snapshot(*common);
   // What would not fit the tree is not worth reading.
   const uint64_t block_bytes = PrefixTree::kNodeBytes + layout_->block_bytes();
-  const int64_t fits = static_cast<int64_t>(options_.budget_bytes / block_bytes) * kBlockTokens;
-  return disk_->read(ids, tokens, known.blocks, nearest == nullptr ? 0 : nearest->end, std::min(max_tokens, fits));
+  const int64_t fits =
+      static_cast<int64_t>(std::min(options_.budget_bytes, options_.scope_budget_bytes) / block_bytes) * kBlockTokens;
+  return disk_->read(scope, ids, tokens, known.blocks, nearest == nullptr ? 0 : nearest->end,
+                     std::min(max_tokens, fits));
 }
 
 bool PrefixCache::poll(const std::shared_ptr<DiskRead>& read) {
@@ -97,7 +99,8 @@ bool PrefixCache::poll(const std::shared_ptr<DiskRead>& read) {
   const Snapshot snapshot = std::exchange(read->snapshot, {});
   if (snapshot.length == 0) return true;
   const std::span ids = std::span(read->ids).first(snapshot.blocks.size());
-  if (PrefixTree::Node* node = tree_.insert(ids, std::span(read->tokens).first(ids.size() * kBlockTokens), snapshot)) {
+  if (PrefixTree::Node* node =
+          tree_.insert(read->scope, ids, std::span(read->tokens).first(ids.size() * kBlockTokens), snapshot)) {
     node->from_disk = true;
     lost_.erase(node->id);
   }
@@ -136,7 +139,7 @@ void PrefixCache::evicting(const PrefixTree::Node& node) {
     ids[--i] = n->id;
     std::ranges::copy(n->tokens, tokens.begin() + static_cast<std::ptrdiff_t>(i * kBlockTokens));
   }
-  disk_->write(ids, tokens, PrefixTree::snapshot(node));
+  disk_->write(node.share->scope, ids, tokens, PrefixTree::snapshot(node));
 }
 
 // A path that memory serves would look unused on disk.

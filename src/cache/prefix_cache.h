@@ -22,8 +22,9 @@ class DiskTier;
 struct DiskRead;
 
 struct PrefixCacheOptions {
-  uint64_t budget_bytes = 0;        // of the tree, all included; blocks that sequences hold as well count here too
-  int64_t snapshot_spacing = 2048;  // tokens between snapshots of a long prefill, a multiple of 128
+  uint64_t budget_bytes = 0;  // of the tree, all included; blocks that sequences hold as well count here too
+  uint64_t scope_budget_bytes = UINT64_MAX;  // of one scope in it; a scope that floods its share evicts its own
+  int64_t snapshot_spacing = 2048;           // tokens between snapshots of a long prefill, a multiple of 128
   // The share of hits, 0 to 1, that are marked `verify`: the engine recomputes those and compares (rows_equal).
   double canary_share = 0;
   uint64_t canary_seed = 0;

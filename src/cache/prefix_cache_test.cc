@@ -135,18 +135,22 @@ TEST_CASE("random use agrees with a map from prefix to snapshot, and never excee
 TEST_CASE("the bytes are those of the nodes and snapshots that are there, and nothing is left that no snapshot needs") {
   const auto layout = small_layout();
   std::mt19937_64 random(4);
-  std::set<PrefixId> alive;
-  PrefixTree tree(100'000, [&](const PrefixTree::Node& node) { alive.erase(node.id); });
+  std::map<PrefixId, std::vector<PrefixId>> alive;  // each snapshot's path
+  PrefixTree tree(100'000, UINT64_MAX, [&](const PrefixTree::Node& node) { alive.erase(node.id); });
   const PrefixHasher hasher(random_prefix_key(), {});
   const Tokens trunk = random_tokens(random, 1280);
   for (int i = 0; i < 300; ++i) {
     Tokens tokens = first(trunk, static_cast<int64_t>(random() % 11) * kBlockTokens);
-    const Tokens more = random_tokens(random, (1 + random() % 3) * kBlockTokens);
+    const Tokens more = random_tokens(random, random() % 4 * kBlockTokens);
     tokens.insert(tokens.end(), more.begin(), more.end());
+    if (tokens.empty()) continue;
     const auto ids = hasher.chain(kScope, tokens);
-    REQUIRE(tree.insert(ids, tokens, snapshot_of(*layout, tokens)) != nullptr);
-    alive.insert(ids.back());
+    REQUIRE(tree.insert(kScope, ids, tokens, snapshot_of(*layout, tokens)) != nullptr);
+    alive[ids.back()] = ids;
     REQUIRE(tree.snapshots() == alive.size());
+    std::set<PrefixId> needed;
+    for (const auto& [id, path] : alive) needed.insert(path.begin(), path.end());
+    CHECK(tree.blocks() == needed.size());
     const size_t snapshot = PrefixTree::kSnapshotBytes + SequenceState::snapshot_bytes(*layout, 1000, 0);
     CHECK(tree.bytes() == tree.blocks() * (PrefixTree::kNodeBytes + layout->block_bytes()) + alive.size() * snapshot);
     CHECK(tree.bytes() <= 100'000);
@@ -184,6 +188,24 @@ TEST_CASE("what saves least for its bytes goes first, what is used stays") {
   cache.insert(kScope, huge, snapshot_of(*layout, huge));
   CHECK(cache.stats().rejected == 1);
   CHECK(cache.stats().evictions == evictions);
+}
+
+TEST_CASE("a scope that floods its share evicts its own and nobody else's") {
+  const auto layout = small_layout();
+  std::mt19937_64 random(8);
+  PrefixCache cache(layout, {.budget_bytes = 300'000, .scope_budget_bytes = 100'000});
+  const Tokens mine = random_tokens(random, 640);
+  cache.insert(kScope, mine, snapshot_of(*layout, mine));
+  for (int i = 0; i < 500; ++i) {
+    const Tokens flood = random_tokens(random, 640);
+    cache.insert(kOther, flood, snapshot_of(*layout, flood));
+    for (int use = 0; use < 3; ++use) CHECK(cache.find(kOther, flood, 640).tokens == 640);
+    CHECK(cache.stats().bytes <= 130'000);
+  }
+  CHECK(cache.find(kScope, mine, 640).tokens == 640);
+  const Tokens huge = random_tokens(random, 128 * 60);
+  cache.insert(kScope, huge, snapshot_of(*layout, huge));
+  CHECK(cache.stats().rejected == 1);
 }
 
 TEST_CASE("snapshots are planned at the spacing, at the last block and where prompts leave each other") {

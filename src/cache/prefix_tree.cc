@@ -5,14 +5,18 @@
 
 namespace nautile {
 
-PrefixTree::PrefixTree(uint64_t budget_bytes, std::function<void(const Node&)> evicting)
-    : budget_bytes_(budget_bytes), evicting_(std::move(evicting)) {}
+PrefixTree::PrefixTree(uint64_t budget_bytes, uint64_t scope_budget_bytes, std::function<void(const Node&)> evicting)
+    : budget_bytes_(budget_bytes),
+      scope_budget_bytes_(std::min(budget_bytes, scope_budget_bytes)),
+      evicting_(std::move(evicting)) {}
 
-PrefixTree::Node* PrefixTree::match(std::span<const PrefixId> ids, std::span<const int32_t> tokens) {
+PrefixTree::Node* PrefixTree::match(CacheScope scope, std::span<const PrefixId> ids, std::span<const int32_t> tokens) {
   Node* deepest = nullptr;
   for (size_t i = 0; i < ids.size(); ++i) {
     const auto found = nodes_.find(ids[i]);
-    if (found == nodes_.end() || found->second.parent != deepest) break;
+    if (found == nodes_.end() || found->second.parent != deepest || found->second.share->scope != scope) {
+      break;
+    }
     if (!std::ranges::equal(found->second.tokens, tokens.subspan(i * kBlockTokens, kBlockTokens))) break;
     deepest = &found->second;
   }
@@ -40,19 +44,25 @@ void PrefixTree::touch(Node& node) {
   rerank(node);
 }
 
-PrefixTree::Node* PrefixTree::insert(std::span<const PrefixId> ids, std::span<const int32_t> tokens,
+PrefixTree::Node* PrefixTree::insert(CacheScope scope, std::span<const PrefixId> ids, std::span<const int32_t> tokens,
                                      const Snapshot& snapshot) {
   uint64_t alone = kSnapshotBytes + snapshot.bytes();
   for (const auto& block : snapshot.blocks) alone += kNodeBytes + block->size();
-  if (alone > budget_bytes_) return nullptr;
-  Node* node = add_path(ids, tokens, snapshot);
-  if (node == nullptr) return nullptr;
+  if (alone > scope_budget_bytes_) return nullptr;
+  Share& share = shares_[scope];
+  share.scope = scope;
+  Node* node = add_path(share, ids, tokens, snapshot);
+  if (node == nullptr) {
+    if (const auto empty = shares_.find(scope); empty != shares_.end() && empty->second.bytes == 0)
+      shares_.erase(empty);
+    return nullptr;
+  }
   const bool is_new = !node->has_snapshot();
   if (is_new || snapshot.draft_length > node->draft_length) {
-    if (!is_new) bytes_ -= kSnapshotBytes + node->rows->size();
+    if (!is_new) discount(share, kSnapshotBytes + node->rows->size());
     node->rows = snapshot.rows;
     node->draft_length = snapshot.draft_length;
-    bytes_ += kSnapshotBytes + node->rows->size();
+    count(share, kSnapshotBytes + node->rows->size());
   }
   touch(*node);
   if (is_new) {
@@ -60,14 +70,15 @@ PrefixTree::Node* PrefixTree::insert(std::span<const PrefixId> ids, std::span<co
     rerank_below(*node);
     if (Node* before = nearest_snapshot(node->parent, node->end)) rerank(*before);
   }
-  while (bytes_ > budget_bytes_) evict_one(node);
+  while (share.bytes > scope_budget_bytes_) evict_one(share.order, node);
+  while (bytes_ > budget_bytes_) evict_one(order_, node);
   return node;
 }
 
-// The node at the end of the path, made as far as it is not there; null when an id on it names other tokens.
-PrefixTree::Node* PrefixTree::add_path(std::span<const PrefixId> ids, std::span<const int32_t> tokens,
+// The node at the end of the path, made as far as it is not there; null when an id on it names something else.
+PrefixTree::Node* PrefixTree::add_path(Share& share, std::span<const PrefixId> ids, std::span<const int32_t> tokens,
                                        const Snapshot& snapshot) {
-  Node* node = match(ids, tokens);
+  Node* node = match(share.scope, ids, tokens);
   Node* const fork = node;
   for (size_t i = node == nullptr ? 0 : static_cast<size_t>(node->end / kBlockTokens); i < ids.size(); ++i) {
     const auto [place, fresh] = nodes_.try_emplace(ids[i]);
@@ -77,11 +88,12 @@ PrefixTree::Node* PrefixTree::add_path(std::span<const PrefixId> ids, std::span<
     }
     Node& child = place->second;
     child.id = ids[i];
+    child.share = &share;
     child.parent = node;
     child.end = static_cast<int64_t>(i + 1) * kBlockTokens;
     std::ranges::copy(tokens.subspan(i * kBlockTokens, kBlockTokens), child.tokens.begin());
     child.block = snapshot.blocks[i];
-    bytes_ += node_bytes(child);
+    count(share, node_bytes(child));
     if (node != nullptr) node->children.push_back(&child);
     node = &child;
   }
@@ -93,7 +105,8 @@ PrefixTree::Node* PrefixTree::add_path(std::span<const PrefixId> ids, std::span<
 // Takes the snapshot away, with the blocks that only it needed.
 void PrefixTree::remove_snapshot(Node& node) {
   order_.erase(node.rank);
-  bytes_ -= kSnapshotBytes + node.rows->size();
+  node.share->order.erase(node.rank);
+  discount(*node.share, kSnapshotBytes + node.rows->size());
   node.rows = nullptr;
   Node* before = nearest_snapshot(node.parent, node.end);
   if (!node.children.empty()) rerank_below(node);  // they now save more
@@ -106,17 +119,19 @@ void PrefixTree::prune(Node* node) {
   while (node != nullptr && node->children.empty() && !node->has_snapshot()) {
     Node* parent = node->parent;
     if (parent != nullptr) std::erase(parent->children, node);
-    bytes_ -= node_bytes(*node);
+    Share& share = *node->share;
+    discount(share, node_bytes(*node));
     nodes_.erase(node->id);
+    if (share.bytes == 0) shares_.erase(CacheScope(share.scope));
     node = parent;
   }
   // The only branch left is now alone in needing the blocks above.
   if (node != nullptr && !node->has_snapshot() && node->children.size() == 1) rerank_below(*node);
 }
 
-// Precondition: there is another snapshot than `keep`.
-void PrefixTree::evict_one(const Node* keep) {
-  auto first = order_.begin();
+// Precondition: the order has another snapshot than `keep`.
+void PrefixTree::evict_one(const Order& order, const Node* keep) {
+  auto first = order.begin();
   if (first->second == keep) ++first;
   Node& node = *first->second;
   clock_ = std::max(clock_, node.rank.first);
@@ -140,8 +155,10 @@ void PrefixTree::rerank(Node& node) {
   const Node* before = nearest_snapshot(node.parent, node.end);
   const double saved = static_cast<double>(node.end - (before == nullptr ? 0 : before->end));
   order_.erase(node.rank);
+  node.share->order.erase(node.rank);
   node.rank = {node.used + saved / static_cast<double>(freed_bytes(node)), ++serial_};
   order_.emplace(node.rank, &node);
+  node.share->order.emplace(node.rank, &node);
 }
 
 // Reranks the nearest snapshots below `node`.

@@ -64,8 +64,7 @@ float* SequenceState::state_row(size_t layer, int64_t position) {
 const std::byte* SequenceState::entry(size_t layer, int64_t index) const {
   const CacheLayout::Layer& l = layout_->layer(layer);
   const size_t i = static_cast<size_t>(index);
-  return block_bytes_[i / l.entries_a_block] + l.entry_offset +
-         i % l.entries_a_block * layout_->shape().kv.row_bytes();
+  return block_bytes_[i / l.entries_a_block] + l.entry_offset + i % l.entries_a_block * layout_->shape().kv.row_bytes();
 }
 
 const std::byte* SequenceState::key(size_t layer, int64_t index) const {

@@ -86,8 +86,8 @@ class SequenceState {
   std::shared_ptr<const CacheLayout> layout_;
   std::vector<std::byte> private_;
   std::vector<std::shared_ptr<CacheBlock>> blocks_;
-  std::vector<std::byte*> block_bytes_;  // of each block: found without a look at its owners, which a million tokens' rows
-                                         // would miss the cache for
+  std::vector<std::byte*> block_bytes_;  // of each block: found without a look at its owners, which a million tokens'
+                                         // rows would miss the cache for
   size_t frozen_ = 0;  // so many of the first blocks are, or have been, in a snapshot: copied before they are written
   int64_t length_ = 0, draft_length_ = 0;
   int64_t draft_begin_ = 0;  // of the rows the MTP block has written since it last skipped

@@ -37,7 +37,7 @@ void EngineLoop::admit() {
     if (id == 0) break;
     auto node = waiting_.extract(id);
     running_.push_back(std::move(node.mapped()));
-    --queued_;
+    count_queued(*running_.back(), -1);
     start(*running_.back());
   }
 }
@@ -220,7 +220,7 @@ void EngineLoop::remove_finished() {
   for (auto& sequence : running_) {
     if (sequence->record.phase != Phase::kQueued) continue;
     queue_.push_front({sequence->id, sequence->request.client, sequence->request.priority, sequence->submitted_s});
-    ++queued_;
+    count_queued(*sequence, 1);
     const uint64_t id = sequence->id;
     waiting_.emplace(id, std::move(sequence));
   }

@@ -278,12 +278,13 @@ Result<std::unique_ptr<Generation>> EngineLoop::submit(GenerateRequest request) 
   {
     const std::lock_guard lock(mutex_);
     if (draining_ || stopping_) return Status(Code::kCancelled, "the engine takes no more requests");
-    if (queued_ >= options_.max_queued) {
+    if (!queue_has_room(sequence->request.client)) {
       ++stats_.refused;
-      return Status(Code::kResourceExhausted, fmt::format("{} requests wait already", queued_.load()), "queue",
+      return Status(Code::kResourceExhausted, fmt::format("{} requests wait already", queued_), "queue",
                     "try again later");
     }
     ++queued_;
+    ++queued_by_client_[sequence->request.client];
     ++stats_.submitted;
     sequence->id = sequence->record.id = next_id_++;
     sequence->delivery->start(sequence->record);
@@ -292,6 +293,22 @@ Result<std::unique_ptr<Generation>> EngineLoop::submit(GenerateRequest request) 
   }
   changed_.notify_all();
   return std::unique_ptr<Generation>(std::move(handle));
+}
+
+// A client that fills the queue must not keep the others out: each may have a share waiting beyond the common bound.
+bool EngineLoop::queue_has_room(const std::string& client) const {
+  if (queued_ < options_.max_queued) return true;
+  const auto own = queued_by_client_.find(client);
+  const int64_t waiting = own == queued_by_client_.end() ? 0 : own->second;
+  return queued_ < 2 * options_.max_queued && waiting < std::max<int64_t>(1, options_.max_queued / 8);
+}
+
+void EngineLoop::count_queued(const Sequence& sequence, int64_t change) {
+  const std::lock_guard lock(mutex_);
+  queued_ += change;
+  const auto own = queued_by_client_.try_emplace(sequence.request.client, 0).first;
+  own->second += change;
+  if (own->second == 0) queued_by_client_.erase(own);
 }
 
 void EngineLoop::drain() {
@@ -403,7 +420,7 @@ void EngineLoop::sweep() {
     queue_.erase(it->first);
     reads_.erase(it->first);
     finish(*it->second, why);
-    --queued_;
+    count_queued(*it->second, -1);
     it = waiting_.erase(it);
   }
   for (auto& sequence : running_) {

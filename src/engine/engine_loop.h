@@ -50,6 +50,7 @@ class EngineLoop final : public LocalEngine {
   };
 
   Status check(const GenerateRequest& request) const;
+  bool queue_has_room(const std::string& client) const;    // with mutex_
   int64_t limit_of(const GenerateRequest& request) const;  // output tokens
 
   // --- engine's thread
@@ -58,6 +59,7 @@ class EngineLoop final : public LocalEngine {
   void sweep();                   // cancellations and deadlines
   void doing(const char* phase);  // for stats().phase
   void publish();                 // the gauges
+  void count_queued(const Sequence& sequence, int64_t change);
 
   // admit.cc
   void admit();
@@ -125,7 +127,8 @@ class EngineLoop final : public LocalEngine {
   uint64_t next_id_ = 1;
   EngineStats stats_;
   std::deque<StepRecord> steps_;
-  std::atomic<int64_t> queued_{0};
+  int64_t queued_ = 0;
+  std::map<std::string, int64_t> queued_by_client_;
   std::atomic<const char*> phase_{"idle"};
   std::atomic<double> phase_since_{0};
   std::thread thread_;

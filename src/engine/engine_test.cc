@@ -165,6 +165,12 @@ TEST_CASE("a full queue refuses, and everything accepted still finishes") {
     }
   }
   CHECK(refused > 0);
+  // Another client is not kept out by the first.
+  GenerateRequest modest = request_of(random_prompt(*model, 50, 1), 20);
+  modest.client = "another";
+  auto late = engine->submit(std::move(modest));
+  REQUIRE(late.ok());
+  accepted.push_back(std::move(late).value());
   for (auto& generation : accepted) CHECK(read_all(*generation).size() == 20);
 }
 

@@ -4,8 +4,6 @@
 #include <algorithm>
 #include <cstring>
 
-#include "tensor/quantise.h"
-
 namespace nautile {
 namespace {
 
@@ -44,7 +42,7 @@ void Activations::write(const Step& step, size_t t, const float* x, size_t begin
     const float* from = x;
     if (fp8) {
       std::memcpy(quantised, x, count * sizeof(float));
-      fp8_quantise(quantised, count, kFp8Group);
+      step.kernels.elements.fp8_quantise(quantised, count, kFp8Group);
       from = quantised;
     }
     if (format_ == ActivationFormat::kF32 && padded_ == cols_) {

@@ -39,8 +39,8 @@ Forward::Forward(const Weights& weights, Numerics numerics, const Kernels& kerne
       attention_(weights.config) {}
 
 Result<ForwardOutput> Forward::operator()(std::span<const BatchItem> batch, Logits wanted) {
-  NAUTILE_ASSIGN(const std::vector<TokenRun> batch_runs, runs(batch, false));
-  Step step = make_step(batch_runs);
+  NAUTILE_RETURN_IF_ERROR(make_runs(batch, false));
+  Step step = make_step();
   const size_t m = static_cast<size_t>(step.config.hc_mult), d = static_cast<size_t>(step.config.hidden);
 
   float* streams = streams_.floats(step.count() * m * d);
@@ -53,7 +53,7 @@ Result<ForwardOutput> Forward::operator()(std::span<const BatchItem> batch, Logi
   });
   for (size_t i = 0; i < weights_.layers.size(); ++i) layer(step, i, weights_.layers[i], streams);
 
-  for (const TokenRun& run : batch_runs) run.state->advance(static_cast<int64_t>(run.count));
+  for (const TokenRun& run : runs_) run.state->advance(static_cast<int64_t>(run.count));
   return ForwardOutput{head(step, weights_.hc_head, weights_.norm, streams, batch, wanted),
                        {streams, step.count() * m * d}};
 }
@@ -82,8 +82,8 @@ Result<ForwardOutput> Forward::draft(std::span<const BatchItem> batch, std::span
   if (weights_.mtp == nullptr) {
     return Status(Code::kUnsupported, "the checkpoint has no MTP block to draft with");
   }
-  NAUTILE_ASSIGN(const std::vector<TokenRun> batch_runs, runs(batch, true));
-  Step step = make_step(batch_runs);
+  NAUTILE_RETURN_IF_ERROR(make_runs(batch, true));
+  Step step = make_step();
   const Mtp& mtp = *weights_.mtp;
   const size_t m = static_cast<size_t>(step.config.hc_mult), d = static_cast<size_t>(step.config.hidden);
   if (streams.size() != step.count() * m * d) {
@@ -104,58 +104,57 @@ Result<ForwardOutput> Forward::draft(std::span<const BatchItem> batch, std::span
   if (policy_.round_bf16) round_bf16(z, step.count() * m * d);
   layer(step, weights_.layers.size(), mtp.layer, z);
 
-  for (const TokenRun& run : batch_runs) run.state->advance_draft(static_cast<int64_t>(run.count));
+  for (const TokenRun& run : runs_) run.state->advance_draft(static_cast<int64_t>(run.count));
   return ForwardOutput{head(step, mtp.head, mtp.norm, z, batch, wanted), {z, step.count() * m * d}};
 }
 
 // Checks the whole batch before anything is touched, then makes room in the states.
-Result<std::vector<TokenRun>> Forward::runs(std::span<const BatchItem> batch, bool draft) {
+Status Forward::make_runs(std::span<const BatchItem> batch, bool draft) {
   const ModelConfig& c = weights_.config;
-  if (batch.empty()) return Status(Code::kInvalidArgument, "the batch is empty");
-  std::vector<TokenRun> runs;
+  if (batch.empty()) return {Code::kInvalidArgument, "the batch is empty"};
+  runs_.clear();
   size_t first = 0;
   for (size_t i = 0; i < batch.size(); ++i) {
     const BatchItem& item = batch[i];
-    const std::string where = fmt::format("batch item {}", i);
-    if (item.tokens.empty()) return Status(Code::kInvalidArgument, "no tokens", where);
+    auto refuse = [i](Code code, std::string what) { return Status(code, std::move(what), fmt::format("batch item {}", i)); };
+    if (item.tokens.empty()) return refuse(Code::kInvalidArgument, "no tokens");
     if (item.logits > item.tokens.size())
-      return Status(Code::kInvalidArgument, "more logits are wanted than there are tokens", where);
-    if (&item.state->layout() != layout_.get())
-      return Status(Code::kInvalidArgument, "the state is of another model", where);
+      return refuse(Code::kInvalidArgument, "more logits are wanted than there are tokens");
+    if (&item.state->layout() != layout_.get()) return refuse(Code::kInvalidArgument, "the state is of another model");
     for (size_t j = 0; j < i; ++j) {
       if (batch[j].state == item.state)
-        return Status(Code::kInvalidArgument, "one sequence stands in the batch twice", where);
+        return refuse(Code::kInvalidArgument, "one sequence stands in the batch twice");
     }
     for (const int32_t token : item.tokens) {
       if (token < 0 || token >= c.vocab_size) {
-        return Status(Code::kInvalidArgument,
-                      fmt::format("token {} is not in the vocabulary of {}", token, c.vocab_size), where);
+        return refuse(Code::kInvalidArgument,
+                      fmt::format("token {} is not in the vocabulary of {}", token, c.vocab_size));
       }
     }
     TokenRun run{item.state, first, item.tokens.size(), draft ? item.state->draft_length() : item.state->length()};
     if (run.end() > c.max_positions) {
-      return Status(Code::kResourceExhausted,
-                    fmt::format("{} tokens are more than the context of {}", run.end(), c.max_positions), where);
+      return refuse(Code::kResourceExhausted,
+                    fmt::format("{} tokens are more than the context of {}", run.end(), c.max_positions));
     }
     first += run.count;
-    runs.push_back(run);
+    runs_.push_back(run);
   }
   tokens_.clear();
   for (const BatchItem& item : batch) tokens_.insert(tokens_.end(), item.tokens.begin(), item.tokens.end());
   if (!draft) {
-    for (const TokenRun& run : runs) run.state->reserve(run.end());
+    for (const TokenRun& run : runs_) run.state->reserve(run.end());
   }
-  return runs;
+  return {};
 }
 
-Step Forward::make_step(std::span<const TokenRun> runs) {
+Step Forward::make_step() {
   positions_.clear();
-  for (const TokenRun& run : runs) {
+  for (const TokenRun& run : runs_) {
     for (int64_t p = run.begin; p < run.end(); ++p) positions_.push_back(p);
   }
   rope_table(window_frequencies_, positions_, window_rope_);
   rope_table(compress_frequencies_, positions_, compress_rope_);
-  return Step{weights_.config, policy_, pool_, kernels_, clock_, runs, tokens_, positions_, window_rope_, compress_rope_};
+  return Step{weights_.config, policy_, pool_, kernels_, clock_, runs_, tokens_, positions_, window_rope_, compress_rope_};
 }
 
 // out[t] = embed[token t], [tokens, D]

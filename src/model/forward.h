@@ -2,7 +2,8 @@
 //
 // Same tokens: a token's logits depend on its sequence's tokens, the weights, the kernels and the policy alone; not on
 // the batch, the chunking, or the number of threads (design section 4).
-// Thread-safety: one caller at a time; several Forwards may share Weights.
+// Thread-safety: one caller at a time; several Forwards may share Weights. A step allocates nothing once its buffers have
+// grown to its size, but for blocks of the states.
 #pragma once
 
 #include <memory>
@@ -60,8 +61,8 @@ class Forward {
   Result<ForwardOutput> draft(std::span<const BatchItem> batch, std::span<const float> streams, Logits wanted);
 
  private:
-  Result<std::vector<TokenRun>> runs(std::span<const BatchItem> batch, bool draft);
-  Step make_step(std::span<const TokenRun> runs);
+  Status make_runs(std::span<const BatchItem> batch, bool draft);
+  Step make_step();
   void embed(Step& step, float* out);
   void layer(Step& step, size_t index, const Layer& layer, float* streams);
   std::span<const float> head(Step& step, const HyperHead& head, const std::vector<float>& norm, const float* streams,
@@ -79,6 +80,7 @@ class Forward {
   MoeLayer moe_;
   Linear linear_;
   std::vector<Mixing> mixing_;
+  std::vector<TokenRun> runs_;
   std::vector<int32_t> tokens_;
   std::vector<int64_t> positions_;
   RopeTable window_rope_, compress_rope_;

@@ -25,11 +25,14 @@ struct Fixture {
   ThreadPool pool{2};
   const Kernels& kernels = *find_kernels("auto").value();
 
-  explicit Fixture(const std::string& name = "tiny") {
+  // Weights as the program would lay them out for this policy, or in rows.
+  explicit Fixture(Numerics numerics = Numerics::kFast, bool tiles = true, const std::string& name = "tiny") {
     const std::string dir = std::string(NAUTILE_SOURCE_DIR "/tests/golden/logits/") + name;
     auto config = parse_config(files->read(dir + "/config.json", 1 << 20).value(), "config.json");
     checkpoint = std::make_unique<Checkpoint>(open_checkpoint(*files, dir).value());
-    weights = std::make_unique<Weights>(load_weights(*checkpoint, config.value()).value());
+    weights = std::make_unique<Weights>(load_weights(*checkpoint, config.value(),
+                                                     {tiles ? &kernels : nullptr, policy_of(numerics)})
+                                            .value());
   }
 
   std::vector<int32_t> prompt(size_t count, uint32_t seed = 1) const {
@@ -86,12 +89,16 @@ TEST_CASE("every chunking gives the same bits, around every boundary") {
   }
 }
 
-TEST_CASE("reference numerics keep the same promise") {
-  Fixture f;
-  Forward forward(*f.weights, Numerics::kReference, f.kernels, f.pool);
-  const std::vector<int32_t> tokens = f.prompt(300);
-  SequenceState a(forward.layout()), b(forward.layout());
-  CHECK(same(feed(forward, a, tokens, {300}), feed(forward, b, tokens, {1, 7, 128, 3})));
+TEST_CASE("every policy keeps the same promise, with weights in tiles and in rows") {
+  for (const Numerics numerics : {Numerics::kFast, Numerics::kReference, Numerics::kExact}) {
+    for (const bool tiles : {true, false}) {
+      Fixture f(numerics, tiles);
+      Forward forward(*f.weights, numerics, f.kernels, f.pool);
+      const std::vector<int32_t> tokens = f.prompt(300);
+      SequenceState a(forward.layout()), b(forward.layout());
+      CHECK(same(feed(forward, a, tokens, {300}), feed(forward, b, tokens, {1, 7, 128, 3})));
+    }
+  }
 }
 
 TEST_CASE("a batch of several sequences gives each its own logits") {
@@ -232,7 +239,7 @@ TEST_CASE("a sequence that starts from a prefix on disk goes on as if it had nev
 TEST_CASE("the number of threads changes nothing") {
   Fixture f;
   std::map<int, Rows> rows;
-  for (int threads : {1, 2, 3, 5}) {
+  for (int threads : {1, 2, 3, 5, 8}) {
     ThreadPool pool(threads);
     Forward forward(*f.weights, Numerics::kFast, f.kernels, pool);
     SequenceState state(forward.layout());

@@ -2,9 +2,6 @@
 #include "model/linear.h"
 
 #include <algorithm>
-#include <cmath>
-
-#include "tensor/quantise.h"
 
 namespace nautile {
 namespace {
@@ -57,7 +54,7 @@ void Linear::operator()(Step& step, const WeightView& weight, const float* x, si
     const size_t token = item / row_items * block, count = std::min(block, tokens - token);
     step.kernels.matmul({weight, format, x_.data() + token, y_.data() + token, 0, count, begin, end});
     if (!round) return;
-    for (size_t t = token; t < token + count; ++t) round_bf16(y_[t] + begin, end - begin);
+    for (size_t t = token; t < token + count; ++t) step.kernels.elements.round_bf16(y_[t] + begin, end - begin);
   });
 }
 

@@ -5,22 +5,12 @@
 #include <cmath>
 #include <cstring>
 
-#include "tensor/quantise.h"
-
 namespace nautile {
 namespace {
 
 // Columns of the inner width an item of phase 3 makes: a group of the official quantiser, so that it can narrow them.
 constexpr size_t kInnerBlock = 128, kInnerBlockFast = 64;
 constexpr size_t kOuterBlock = 128;  // rows of w2 an item of phase 4
-
-// out = weight * silu(min(gate, limit)) * clamp(up, -limit, limit)
-void swiglu(const float* gate, const float* up, float weight, float limit, size_t count, float* out) {
-  for (size_t i = 0; i < count; ++i) {
-    const float g = std::min(gate[i], limit), u = std::clamp(up[i], -limit, limit);
-    out[i] = weight * (g / (1 + std::exp(-g)) * u);
-  }
-}
 
 }  // namespace
 
@@ -138,16 +128,18 @@ void MoeLayer::gate_up(Step& step, const Group& group, Activations& out, size_t 
   float* const* gate = gate_up_rows_[static_cast<size_t>(worker)].data();
   float* const* up = gate + group.count;
   const std::byte* const* x = x_.data() + group.first;
+  const Elements& elements = step.kernels.elements;
+  const float limit = static_cast<float>(step.config.swiglu_limit);
+  const bool round = step.policy.round_bf16;
   step.kernels.matmul({expert.w1, format, x, gate, begin, group.count, begin, end});
   step.kernels.matmul({expert.w3, format, x, up, begin, group.count, begin, end});
   for (size_t t = 0; t < group.count; ++t) {
-    if (step.policy.round_bf16) {
-      round_bf16(gate[t], end - begin);
-      round_bf16(up[t], end - begin);
+    if (round) {
+      elements.round_bf16(gate[t], end - begin);
+      elements.round_bf16(up[t], end - begin);
     }
-    swiglu(gate[t], up[t], row_weights_[group.first + t], static_cast<float>(step.config.swiglu_limit), end - begin,
-           gate[t]);
-    if (step.policy.round_bf16) round_bf16(gate[t], end - begin);
+    elements.swiglu(gate[t], up[t], end - begin, limit, row_weights_[group.first + t], gate[t]);
+    if (round) elements.round_bf16(gate[t], end - begin);
     out.write(step, row + t, gate[t], begin, end, true);
   }
 }
@@ -158,7 +150,7 @@ void MoeLayer::down(Step& step, const Group& group, size_t begin, size_t end) {
   step.kernels.matmul(
       {w2, activation_format(step, w2), act_.data() + group.first, y, 0, group.count, begin, end});
   if (!step.policy.round_bf16) return;
-  for (size_t t = 0; t < group.count; ++t) round_bf16(y[t] + begin, end - begin);
+  for (size_t t = 0; t < group.count; ++t) step.kernels.elements.round_bf16(y[t] + begin, end - begin);
 }
 
 void MoeLayer::operator()(Step& step, const Moe& moe, const float* x, float* y) {
@@ -194,7 +186,7 @@ void MoeLayer::operator()(Step& step, const Moe& moe, const float* x, float* y) 
       std::memcpy(out, slots + t * k * d, d * sizeof(float));
       for (size_t i = 1; i < k; ++i) step.kernels.axpy(1.f, slots + (t * k + i) * d, out, d);
       step.kernels.axpy(1.f, shared + t * d, out, d);
-      if (step.policy.round_bf16) round_bf16(out, d);
+      if (step.policy.round_bf16) step.kernels.elements.round_bf16(out, d);
     }
   });
 }

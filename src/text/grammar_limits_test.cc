@@ -1,4 +1,6 @@
 // Bounds: what is too large is refused, what is hard takes bounded work, and nothing depends on what is remembered.
+#include <thread>
+
 #include "text/grammar_for_test.h"
 
 namespace nautile {
@@ -160,6 +162,23 @@ TEST_CASE("grammar limits: masks do not depend on what is remembered") {
     others[i].fill_mask(a);
     CHECK(a == masks[i]);
   }
+}
+
+TEST_CASE("grammar limits: threads share a grammar") {
+  GrammarLimits small;
+  small.cache_bytes = 256 << 10;
+  GrammarRequest request;
+  request.text.kind = TextConstraint::kJsonObject;
+  const auto g = made(Grammar::compile(request, small_trie(), small));
+  std::vector<std::string> texts[4];
+  std::vector<std::thread> threads;
+  for (auto& mine : texts) {
+    threads.emplace_back([&mine, g] {
+      for (uint32_t seed = 0; seed < 20; ++seed) mine.push_back(random_walk(g, seed));
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  for (const auto& others : texts) CHECK(others == texts[0]);
 }
 
 TEST_CASE("grammar limits: the quick way to a mask is the slow one's") {

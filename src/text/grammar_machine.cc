@@ -371,20 +371,29 @@ void Machine::flush_if_large() {
   }
 }
 
-int32_t Machine::store(uint32_t owner, bool open, std::span<const uint32_t> bits, std::span<const uint32_t> escapes) {
-  if (slots_.size() < max_slots_) {
-    if (next_slot_ == slots_.size()) slots_.push_back({kFree, false, {}, {}});
-  }
+// The mask of `owner`; it stays at least until the next one is stored.
+void Machine::store(uint32_t owner, std::span<const uint32_t> bits, std::span<const uint32_t> escapes) {
+  if (next_slot_ == slots_.size()) slots_.push_back({kFree, {}, {}});
   const size_t at = next_slot_;
   next_slot_ = (next_slot_ + 1) % max_slots_;
   Slot& slot = slots_[at];
   if (slot.owner != kFree) states_[slot.owner].mask = -1;
+  slot_bytes_ -= 4 * (slot.bits.capacity() + slot.escapes.capacity());
   slot.owner = owner;
-  slot.open = open;
   slot.bits.assign(bits.begin(), bits.end());
   slot.escapes.assign(escapes.begin(), escapes.end());
+  slot_bytes_ += 4 * (slot.bits.capacity() + slot.escapes.capacity());
   states_[owner].mask = static_cast<int32_t>(at);
-  return static_cast<int32_t>(at);
+  if (slot_bytes_ > limits_.cache_bytes / 2) drop_masks(at);
+}
+
+void Machine::drop_masks(size_t but) {
+  for (size_t i = 0; i < slots_.size(); ++i) {
+    if (i == but) continue;
+    if (slots_[i].owner != kFree) states_[slots_[i].owner].mask = -1;
+    slots_[i] = {kFree, {}, {}};
+  }
+  slot_bytes_ = 4 * (slots_[but].bits.capacity() + slots_[but].escapes.capacity());
 }
 
 // ---- masks
@@ -461,7 +470,7 @@ void Machine::mask_of(uint32_t state) {
       if (trie_.has(id)) set_bit(bits_, id);
     }
   }
-  store(state, false, bits_, {});
+  store(state, bits_, {});
 }
 
 // The configurations that share a stack are worked out together, with that stack left open. False where that would not
@@ -500,7 +509,7 @@ void Machine::mask_group(std::span<const Config> group, Walk& walk) {
     group_escapes_.clear();
     Walk own{0, ++walk_stamp_};
     walk_tree(0, static_cast<uint32_t>(trie_.nodes().size()), open, own, group_bits_, &group_escapes_);
-    store(open, true, group_bits_, group_escapes_);
+    store(open, group_bits_, group_escapes_);
   }
   const size_t slot = static_cast<size_t>(states_[open].mask);
   for (size_t i = 0; i < bits_.size(); ++i) bits_[i] |= slots_[slot].bits[i];

@@ -66,7 +66,6 @@ class Machine {
   };
   struct Slot {
     uint32_t owner;
-    bool open;                      // worked out with an open stack
     std::vector<uint32_t> bits;     // [mask_words]
     std::vector<uint32_t> escapes;  // nodes of the tree where the stack below is needed
   };
@@ -78,7 +77,7 @@ class Machine {
 
   void clear();
   void flush_if_large();
-  void evict_masks();
+  void drop_masks(size_t but);
   uint32_t push(StateId ret, uint32_t parent, uint64_t marks, uint32_t depth);
   uint32_t find_stack(const Stack& stack);
   void begin_set();
@@ -99,7 +98,7 @@ class Machine {
   void mask_of(uint32_t state);
   bool mask_by_groups(uint32_t state, Walk& walk);
   void mask_group(std::span<const Config> group, Walk& walk);
-  int32_t store(uint32_t owner, bool open, std::span<const uint32_t> bits, std::span<const uint32_t> escapes);
+  void store(uint32_t owner, std::span<const uint32_t> bits, std::span<const uint32_t> escapes);
 
   const Program& program_;
   const TokenTrie& trie_;
@@ -113,7 +112,7 @@ class Machine {
   std::vector<uint32_t> rows_;    // [states][classes]
   std::vector<uint32_t> stamps_;  // [states] the last walk that came by
   std::vector<Slot> slots_;
-  size_t next_slot_ = 0, max_slots_;
+  size_t next_slot_ = 0, max_slots_, slot_bytes_ = 0;
   std::vector<uint32_t> cells_;
   uint32_t start_ = kUnknown;
 

@@ -77,6 +77,14 @@ int main(int argc, char** argv) {
              layout->block_bytes(), whole.bytes());
 
   {
+    SequenceState state(layout);
+    state.reserve(2048);
+    state.advance(2048);
+    fmt::print("taking a snapshot: {:.2f} ms\n", median_ms(21, [&] { (void)state.snapshot(); }));
+    const Snapshot snapshot = std::move(state.snapshot()).value();
+    fmt::print("starting from one: {:.2f} ms\n", median_ms(21, [&] { SequenceState(layout, snapshot); }));
+  }
+  {
     PrefixCache cache(layout, {.budget_bytes = 1ull << 40});
     const double begin = seconds_now();
     cache.insert({}, tokens, whole);

@@ -1,31 +1,29 @@
-// nautile bench: decode and prefill rates beside the two floors measured in the same run: bytes over the memory's read
-// rate, multiply-adds over the peak of the BF16 dot instruction (or of float FMA where there is none).
+// nautile bench: decode and prefill rates beside the floors of the same run: bytes over the memory's read rate,
+// multiply-adds over the peak of the dot instructions (or of float FMA where there are none).
 #include <fmt/format.h>
-#include <unistd.h>
 
 #include <algorithm>
+#include <fstream>
 #include <memory>
 #include <sstream>
 
-#include "base/json.h"
+#include "bench_engine.h"
+#include "bench_rows.h"
 #include "checkpoint/checkpoint.h"
 #include "kernels/registry.h"
-#include "model/forward.h"
 #include "model/synthetic.h"
-#include "sys/clock.h"
 #include "sys/probe.h"
-#include "bench_engine.h"
 #include "verbs.h"
 
 namespace nautile {
 namespace {
 
 struct BenchFlags {
-  std::string model, shape, ratios = "0,4,128", depth = "0", prefill = "128,512", batch = "1", isa = "auto",
-                            numerics = "fast";
+  std::string model, shape, ratios = "0,4,128", depth = "0", prefill = "128,512", batch = "1", threads = "0", isa = "auto",
+                            numerics = "fast", plot;
   int64_t layers = 0;
-  int vocabulary = 4096, decode = 16, repeats = 5, threads = 0;
-  bool json = false, csv = false, engine = false;
+  int vocabulary = 4096, decode = 16, repeats = 5;
+  bool json = false, csv = false, kernels = false, engine = false;
 };
 
 // "0,4k,1M" as numbers.
@@ -47,252 +45,133 @@ Result<std::vector<int64_t>> parse_list(const std::string& text, const std::stri
   return values;
 }
 
-struct Row {
-  std::string what;  // "decode" or "prefill"
-  int64_t depth = 0, batch = 0, chunk = 0;
-  double tokens_per_s = 0, low = 0, high = 0;  // median of the repeats, slowest, fastest
-  double gbs = 0, roof_gbs = 0;                // weight bytes a second; read rate around the row
-  double tflops = 0, peak_tflops = 0;
-  double experts = 0;  // distinct experts read, a layer and step
-  double percent_of_roof() const { return roof_gbs > 0 ? 100 * gbs / roof_gbs : 0; }
-  double percent_of_peak() const { return peak_tflops > 0 ? 100 * tflops / peak_tflops : 0; }
+// The model to measure: opened, or made of the shape with random weights.
+struct BenchModel {
+  std::unique_ptr<FileSystem> files = real_files();
+  std::unique_ptr<Checkpoint> checkpoint;
+  ModelConfig config;
 };
 
-class Bench {
- public:
-  Bench(const Weights& weights, const Kernels& kernels, Numerics numerics, ThreadPool& pool, int repeats)
-      : weights_(weights),
-        cost_(weight_cost(weights)),
-        pool_(pool),
-        repeats_(repeats),
-        forward_(weights, numerics, kernels, pool) {
-    for (const PeakRow& row : probe_peak(pool, 0.3)) {
-      if (row.name.rfind("int8", 0) != 0) peak_ = std::max(peak_, row.tflops);
-    }
-  }
-  double peak() const { return peak_; }
-  double roof() const { return roof_; }
+Result<BenchModel> open_model(const BenchFlags& flags) {
+  BenchModel out;
+  const std::string path = join_path(flags.model, "config.json");
+  NAUTILE_ASSIGN(const std::string text, out.files->read(path, 1 << 20));
+  NAUTILE_ASSIGN(out.config, parse_config(text, path));
+  NAUTILE_ASSIGN(Checkpoint opened, open_checkpoint(*out.files, flags.model));
+  out.checkpoint = std::make_unique<Checkpoint>(std::move(opened));
+  NAUTILE_RETURN_IF_ERROR(verify(*out.checkpoint, out.config));
+  return out;
+}
 
-  // The read rate now; each row is set against the mean of those before and after it.
-  Result<double> read_rate() {
-    NAUTILE_ASSIGN(const BandwidthProbe probe, probe_read_bandwidth(pool_, size_t{1} << 30, 1.5));
-    roof_ = std::max(roof_, probe.gbs);
-    return probe.gbs;
+Result<BenchModel> make_model(const BenchFlags& flags, ThreadPool& pool) {
+  BenchModel out;
+  NAUTILE_ASSIGN(ModelConfig config, shape_config(flags.shape));
+  if (flags.layers > 0) {
+    NAUTILE_ASSIGN(config, with_layers(config, static_cast<int>(flags.layers)));
+  } else {
+    NAUTILE_ASSIGN(const std::vector<int64_t> ratios, parse_list(flags.ratios, "--ratios", 0));
+    NAUTILE_ASSIGN(config, with_layers(config, std::vector<int>(ratios.begin(), ratios.end())));
   }
+  config.vocab_size = flags.vocabulary;
+  config.hash_layers = std::min(config.hash_layers, 1);
+  config.mtp_layers = flags.engine ? 1 : 0;
+  Variant variant;
+  if (flags.engine) variant.draft = DraftKind::kMtp;
+  const Totals totals = inventory_totals(config, expected_tensors(config, variant));
+  if (const size_t free = probe_memory().available_bytes; free != 0 && totals.bytes() > free / 10 * 9) {
+    return Status(Code::kResourceExhausted,
+                  fmt::format("synthetic weights take {:.1f} GB, {:.1f} GB are free",
+                              static_cast<double>(totals.bytes()) / 1e9, static_cast<double>(free) / 1e9),
+                  "--layers", "use fewer layers");
+  }
+  if (!flags.json && !flags.csv) {
+    fmt::print(stderr, "making {:.1f} GB of synthetic weights ...\n", static_cast<double>(totals.bytes()) / 1e9);
+  }
+  NAUTILE_ASSIGN(Checkpoint made, synthetic_checkpoint(config, variant, 1, &pool));
+  out.checkpoint = std::make_unique<Checkpoint>(std::move(made));
+  out.config = config;
+  return out;
+}
 
-  // `steps` decode steps of `batch` sequences that each have `depth` tokens.
-  Result<Row> decode(int64_t depth, int64_t batch, int steps) {
-    std::vector<std::unique_ptr<SequenceState>> states;
-    for (int64_t i = 0; i < batch; ++i) {
-      states.push_back(std::make_unique<SequenceState>(forward_.layout()));
-      if (depth > 0) states.back()->fill_synthetic(depth, static_cast<uint64_t>(i));
-    }
-    std::vector<int32_t> tokens(static_cast<size_t>(batch));
-    std::vector<BatchItem> items;
-    for (size_t i = 0; i < tokens.size(); ++i) items.push_back({states[i].get(), {&tokens[i], 1}});
-    Row row{"decode", depth, batch, 1};
-    auto step = [&]() -> Status {
-      for (int32_t& token : tokens) token = next_token();
-      return forward_(items, Logits::kLast).status();
-    };
-    NAUTILE_RETURN_IF_ERROR(step());
-    NAUTILE_ASSIGN(const double before, read_rate());
-    std::vector<double> rates;
-    uint64_t experts = forward_.experts_read();
-    for (int r = 0; r < repeats_; ++r) {
-      const double begin = seconds_now();
-      for (int i = 0; i < steps; ++i) NAUTILE_RETURN_IF_ERROR(step());
-      rates.push_back(static_cast<double>(batch) * steps / (seconds_now() - begin));
-    }
-    experts = forward_.experts_read() - experts;
-    NAUTILE_ASSIGN(const double after, read_rate());
-    const double all_steps = static_cast<double>(steps) * repeats_;
-    const double bytes = static_cast<double>(cost_.dense_bytes + cost_.head_bytes) +
-                         static_cast<double>(experts) / all_steps * static_cast<double>(cost_.expert_bytes);
-    finish(row, rates, (before + after) / 2);
-    row.gbs = bytes * row.tokens_per_s / static_cast<double>(batch) / 1e9;
-    row.experts = static_cast<double>(experts) / all_steps / static_cast<double>(weights_.layers.size());
-    return row;
+Status engine(const BenchFlags& flags, Numerics numerics, int threads, const std::vector<int64_t>& batches,
+              ThreadPool& pool) {
+  const LoadOptions options{flags.isa, threads, numerics, !flags.model.empty()};
+  if (!flags.model.empty()) {
+    const std::unique_ptr<FileSystem> files = real_files();
+    NAUTILE_ASSIGN(const std::unique_ptr<LoadedModel> model, LoadedModel::load(*files, flags.model, options));
+    return bench_engine(*model, batches, flags.decode, flags.json);
   }
-
-  // One chunk of `chunk` tokens after `depth` others.
-  Result<Row> prefill(int64_t depth, int64_t chunk) {
-    Row row{"prefill", depth, 1, chunk};
-    std::vector<double> rates;
-    uint64_t experts = 0;
-    for (int r = -1; r < repeats_; ++r) {  // the first one warms up
-      SequenceState state(forward_.layout());
-      if (depth > 0) state.fill_synthetic(depth, 1);
-      std::vector<int32_t> tokens(static_cast<size_t>(chunk));
-      for (int32_t& token : tokens) token = next_token();
-      const BatchItem item{&state, tokens};
-      if (r == 0) experts = forward_.experts_read();
-      const double begin = seconds_now();
-      NAUTILE_RETURN_IF_ERROR(forward_({&item, 1}, Logits::kLast).status());
-      if (r >= 0) rates.push_back(static_cast<double>(chunk) / (seconds_now() - begin));
-    }
-    finish(row, rates, roof_);
-    const double layers = static_cast<double>(weights_.layers.size());
-    const double macs = static_cast<double>(cost_.dense_macs) +
-                        layers * weights_.config.experts_per_token * static_cast<double>(cost_.expert_macs) +
-                        static_cast<double>(cost_.head_macs) / static_cast<double>(chunk);
-    row.tflops = 2 * macs * row.tokens_per_s / 1e12;
-    row.experts = static_cast<double>(forward_.experts_read() - experts) / repeats_ / layers;
-    return row;
-  }
-
- private:
-  int32_t next_token() {
-    random_ = random_ * 6364136223846793005ull + 1442695040888963407ull;
-    return static_cast<int32_t>((random_ >> 33) % static_cast<uint64_t>(weights_.config.vocab_size));
-  }
-  void finish(Row& row, const std::vector<double>& rates, double roof) const {
-    row.tokens_per_s = median(rates);
-    row.low = *std::min_element(rates.begin(), rates.end());
-    row.high = *std::max_element(rates.begin(), rates.end());
-    row.roof_gbs = roof;
-    row.peak_tflops = peak_;
-  }
-
-  const Weights& weights_;
-  WeightCost cost_;
-  ThreadPool& pool_;
-  int repeats_;
-  Forward forward_;
-  double peak_ = 0, roof_ = 0;
-  uint64_t random_ = 1;
-};
-
-void print_text(const std::vector<Row>& rows) {
-  fmt::print("{:8} {:>9} {:>6} {:>6} {:>10} {:>19} {:>8} {:>7} {:>9} {:>7} {:>8}\n", "", "depth", "batch", "chunk",
-             "tokens/s", "(slowest - fastest)", "GB/s", "% roof", "TFLOP/s", "% peak", "experts");
-  for (const Row& r : rows) {
-    fmt::print("{:8} {:>9} {:>6} {:>6} {:>10.2f} {:>19} ", r.what, r.depth, r.batch, r.chunk, r.tokens_per_s,
-               fmt::format("({:.2f} - {:.2f})", r.low, r.high));
-    if (r.what == "decode") {
-      fmt::print("{:>8.1f} {:>6.0f}% {:>9} {:>7} {:>8.1f}\n", r.gbs, r.percent_of_roof(), "", "", r.experts);
-    } else {
-      fmt::print("{:>8} {:>7} {:>9.3f} {:>6.0f}% {:>8.1f}\n", "", "", r.tflops, r.percent_of_peak(), r.experts);
-    }
-  }
+  NAUTILE_ASSIGN(BenchModel made, make_model(flags, pool));
+  NAUTILE_ASSIGN(const std::unique_ptr<LoadedModel> model,
+                 LoadedModel::of(std::move(*made.checkpoint), made.config, options));
+  return bench_engine(*model, batches, flags.decode, flags.json);
 }
 
 Status bench(const BenchFlags& flags) {
   NAUTILE_ASSIGN(const Numerics numerics, parse_numerics(flags.numerics));
   NAUTILE_ASSIGN(const Kernels* kernels, find_kernels(flags.isa));
   NAUTILE_ASSIGN(const std::vector<int64_t> depths, parse_list(flags.depth, "--depth", 0));
-  NAUTILE_ASSIGN(const std::vector<int64_t> chunks, parse_list(flags.prefill, "--prefill", 1));
-  NAUTILE_ASSIGN(const std::vector<int64_t> batches, parse_list(flags.batch, "--batch", 1));
-  if (flags.decode < 1 || flags.repeats < 1 || flags.threads < 0) {
-    return {Code::kInvalidArgument, "--decode and --repeats must be at least 1, --threads at least 0"};
+  NAUTILE_ASSIGN(const std::vector<int64_t> chunks, parse_list(flags.prefill, "--prefill", 0));
+  NAUTILE_ASSIGN(const std::vector<int64_t> batches, parse_list(flags.batch, "--batch", 0));
+  NAUTILE_ASSIGN(const std::vector<int64_t> threads, parse_list(flags.threads, "--threads", 0));
+  if (flags.decode < 1 || flags.repeats < 1) {
+    return {Code::kInvalidArgument, "--decode and --repeats must be at least 1"};
   }
   if (flags.model.empty() == flags.shape.empty()) {
     return {Code::kInvalidArgument, "give either a model directory or --shape", {}, "for example --shape v4-flash"};
   }
-  const std::unique_ptr<FileSystem> files = real_files();
-  if (flags.engine && !flags.model.empty()) {
-    NAUTILE_ASSIGN(const std::unique_ptr<LoadedModel> model,
-                   LoadedModel::load(*files, flags.model, {flags.isa, flags.threads, numerics, true}));
-    return bench_engine(*model, batches, flags.decode, flags.json);
+  ThreadPool all(usable_cores());
+  if (flags.engine) return engine(flags, numerics, static_cast<int>(threads.front()), batches, all);
+  NAUTILE_ASSIGN(const BenchModel model, flags.model.empty() ? make_model(flags, all) : open_model(flags));
+  NAUTILE_ASSIGN(const Weights weights,
+                 load_weights(*model.checkpoint, model.config, {kernels, policy_of(numerics), &all}));
+  std::vector<BenchRow> rows;
+  Ceilings ceilings;
+  for (const int64_t count : threads) {
+    ThreadPool pool(count == 0 ? usable_cores() : static_cast<int>(count));
+    if (flags.kernels) {
+      NAUTILE_ASSIGN(const std::string table, bench_kernels(weights, *kernels, numerics, pool));
+      fmt::print("{}, {}", cpu_name(), table);
+      continue;
+    }
+    Bench bench(weights, *kernels, numerics, pool, flags.repeats);
+    for (const int64_t depth : depths) {
+      for (const int64_t batch : batches) {
+        if (batch == 0) continue;
+        NAUTILE_ASSIGN(BenchRow row, bench.decode(depth, batch, flags.decode));
+        rows.push_back(row);
+      }
+    }
+    for (const int64_t depth : depths) {
+      for (const int64_t chunk : chunks) {
+        if (chunk == 0) continue;
+        NAUTILE_ASSIGN(BenchRow row, bench.prefill(depth, chunk));
+        rows.push_back(row);
+      }
+    }
+    ceilings = bench.ceilings();
+    if (flags.json || flags.csv) continue;
+    fmt::print(
+        "{}, {} threads, {} kernels, {} numerics, {} layers; read up to {:.1f} GB/s, peak {:.3f} TFLOP/s, {:.3f} Top/s; "
+        "medians of {}\n",
+        cpu_name(), pool.threads(), kernels->name, flags.numerics, model.config.layers, ceilings.read_gbs,
+        ceilings.float_tflops, ceilings.byte_tops, flags.repeats);
   }
-  ThreadPool pool(flags.threads == 0 ? usable_cores() : flags.threads);
-  std::unique_ptr<Checkpoint> checkpoint;
-  ModelConfig config;
-  if (!flags.model.empty()) {
-    const std::string path = join_path(flags.model, "config.json");
-    NAUTILE_ASSIGN(const std::string text, files->read(path, 1 << 20));
-    NAUTILE_ASSIGN(config, parse_config(text, path));
-    NAUTILE_ASSIGN(Checkpoint opened, open_checkpoint(*files, flags.model));
-    checkpoint = std::make_unique<Checkpoint>(std::move(opened));
-    NAUTILE_RETURN_IF_ERROR(verify(*checkpoint, config));
-  } else {
-    NAUTILE_ASSIGN(config, shape_config(flags.shape));
-    if (flags.layers > 0) {
-      NAUTILE_ASSIGN(config, with_layers(config, static_cast<int>(flags.layers)));
-    } else {
-      NAUTILE_ASSIGN(const std::vector<int64_t> ratios, parse_list(flags.ratios, "--ratios", 0));
-      NAUTILE_ASSIGN(config, with_layers(config, std::vector<int>(ratios.begin(), ratios.end())));
-    }
-    config.vocab_size = flags.vocabulary;
-    config.hash_layers = std::min(config.hash_layers, 1);
-    config.mtp_layers = flags.engine ? 1 : 0;
-    Variant variant;
-    if (flags.engine) variant.draft = DraftKind::kMtp;
-    const Totals totals = inventory_totals(config, expected_tensors(config, variant));
-    if (const size_t free = probe_memory().available_bytes; free != 0 && totals.bytes() > free / 10 * 9) {
-      return {Code::kResourceExhausted,
-              fmt::format("synthetic weights take {:.1f} GB, {:.1f} GB are free",
-                          static_cast<double>(totals.bytes()) / 1e9, static_cast<double>(free) / 1e9),
-              "--layers", "use fewer layers"};
-    }
-    if (!flags.json && !flags.csv)
-      fmt::print(stderr, "making {:.1f} GB of synthetic weights ...\n", static_cast<double>(totals.bytes()) / 1e9);
-    NAUTILE_ASSIGN(Checkpoint made, synthetic_checkpoint(config, variant, 1, &pool));
-    if (flags.engine) {
-      NAUTILE_ASSIGN(const std::unique_ptr<LoadedModel> model,
-                     LoadedModel::of(std::move(made), config, {flags.isa, flags.threads, numerics, false}));
-      return bench_engine(*model, batches, flags.decode, flags.json);
-    }
-    checkpoint = std::make_unique<Checkpoint>(std::move(made));
-  }
-  NAUTILE_ASSIGN(const Weights weights, load_weights(*checkpoint, config, {kernels, policy_of(numerics), &pool}));
-  Bench bench(weights, *kernels, numerics, pool, flags.repeats);
-  std::vector<Row> rows;
-  for (const int64_t depth : depths) {
-    for (const int64_t batch : batches) {
-      NAUTILE_ASSIGN(Row row, bench.decode(depth, batch, flags.decode));
-      rows.push_back(row);
-    }
-  }
-  for (const int64_t depth : depths) {
-    for (const int64_t chunk : chunks) {
-      NAUTILE_ASSIGN(Row row, bench.prefill(depth, chunk));
-      rows.push_back(row);
-    }
-  }
+  if (flags.kernels) return {};
   if (flags.csv) {
-    fmt::print(
-        "what,depth,batch,chunk,tokens_per_s,slowest,fastest,weight_gb_per_s,read_gb_per_s,tflops,peak_tflops,"
-        "experts\n");
-    for (const Row& r : rows) {
-      fmt::print("{},{},{},{},{:.4f},{:.4f},{:.4f},{:.3f},{:.3f},{:.4f},{:.4f},{:.2f}\n", r.what, r.depth, r.batch,
-                 r.chunk, r.tokens_per_s, r.low, r.high, r.gbs, r.roof_gbs, r.tflops, r.peak_tflops, r.experts);
-    }
-    return {};
+    fmt::print("{}", bench_csv(rows));
+  } else if (flags.json) {
+    fmt::print("{}", bench_json(rows, kernels->name, flags.numerics, model.config.layers, ceilings));
+  } else {
+    fmt::print("{}", bench_text(rows));
   }
-  if (!flags.json) {
-    fmt::print(
-        "{}, {} threads, {} kernels, {} numerics, {} layers; read {:.1f} GB/s, peak {:.3f} TFLOP/s, medians of {}\n",
-        cpu_name(), pool.threads(), kernels->name, flags.numerics, config.layers, bench.roof(), bench.peak(),
-        flags.repeats);
-    print_text(rows);
-    return {};
+  if (!flags.plot.empty()) {
+    const std::string title = fmt::format("{} on {}, {} kernels, {} numerics", flags.model.empty() ? flags.shape : flags.model,
+                                          cpu_name(), kernels->name, flags.numerics);
+    std::ofstream file(flags.plot);
+    file << bench_svg(rows, title);
+    if (!file.good()) return {Code::kIo, "the figure cannot be written", flags.plot};
   }
-  Json out = {{"cpu", cpu_name()},          {"threads", pool.threads()}, {"isa", kernels->name},
-              {"numerics", flags.numerics}, {"layers", config.layers},   {"read_gb_per_s", bench.roof()},
-              {"peak_tflops", bench.peak()}};
-  for (const Row& r : rows) {
-    Json row = {{"what", r.what},
-                {"depth", r.depth},
-                {"batch", r.batch},
-                {"chunk", r.chunk},
-                {"tokens_per_s", r.tokens_per_s},
-                {"slowest", r.low},
-                {"fastest", r.high},
-                {"experts_a_layer", r.experts}};
-    if (r.what == "decode") {
-      row["weight_gb_per_s"] = r.gbs;
-      row["percent_of_roof"] = r.percent_of_roof();
-      if (r.depth == 0 && r.batch == 1) out["decode_percent_of_roof"] = r.percent_of_roof();
-    } else {
-      row["tflops"] = r.tflops;
-      row["percent_of_peak"] = r.percent_of_peak();
-      if (r.depth == 0)
-        out["prefill_percent_of_peak"] = r.percent_of_peak();  // of the longest chunk, the last one asked for
-    }
-    out["rows"].push_back(row);
-  }
-  fmt::print("{}\n", out.dump(2));
   return {};
 }
 
@@ -302,7 +181,8 @@ void add_bench(CLI::App& app, Run& run) {
   auto flags = std::make_shared<BenchFlags>();
   CLI::App* verb = app.add_subcommand("bench",
                                       "Measures decode and prefill beside the machine's floors.\n"
-                                      "  nautile bench --shape v4-flash\n"
+                                      "  nautile bench --shape v4-flash --depth 0,32k,1M --plot roofline.svg\n"
+                                      "  nautile bench --shape v4-flash --kernels\n"
                                       "  nautile bench models/nano --depth 0,4k --batch 1,4 --prefill 512");
   verb->add_option("model", flags->model, "model directory");
   verb->add_option("--shape", flags->shape, "v4-flash or v4-pro, with synthetic weights in the stored formats");
@@ -313,15 +193,17 @@ void add_bench(CLI::App& app, Run& run) {
                    "with --shape: a smaller one, so that the head does not outweigh a few layers")
       ->capture_default_str();
   verb->add_option("--depth", flags->depth, "tokens each sequence already has (made up)")->capture_default_str();
-  verb->add_option("--batch", flags->batch, "sequences decoded together")->capture_default_str();
-  verb->add_option("--prefill", flags->prefill, "tokens a prompt chunk")->capture_default_str();
+  verb->add_option("--batch", flags->batch, "sequences decoded together; 0: no decode")->capture_default_str();
+  verb->add_option("--prefill", flags->prefill, "tokens a prompt chunk; 0: no prefill")->capture_default_str();
   verb->add_option("--decode", flags->decode, "steps a repeat")->capture_default_str();
   verb->add_option("--repeats", flags->repeats, "medians are over so many")->capture_default_str();
-  verb->add_option("--threads", flags->threads, "0 is one for each usable core")->capture_default_str();
+  verb->add_option("--threads", flags->threads, "one run each; 0 is one thread for each usable core")->capture_default_str();
   verb->add_option("--isa", flags->isa, "auto, ref, avx2 or avx512")->capture_default_str();
   verb->add_option("--numerics", flags->numerics, "fast, reference or exact")->capture_default_str();
+  verb->add_flag("--kernels", flags->kernels, "every kernel alone beside its ceiling, and which instruction sets there are");
+  verb->add_option("--plot", flags->plot, "write the roofline and the time by operation to this SVG file");
   verb->add_flag("--engine", flags->engine,
-                 "measure the engine instead: tokens/s of each batch with and without speculation");
+                 "the engine instead: tokens/s of each batch with and without speculation");
   verb->add_flag("--json", flags->json, "one JSON object");
   verb->add_flag("--csv", flags->csv, "comma-separated rows");
   verb->callback([flags, &run] {

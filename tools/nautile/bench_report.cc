@@ -1,0 +1,90 @@
+// Rows as text, CSV and JSON.
+#include <fmt/format.h>
+
+#include "base/json.h"
+#include "bench_rows.h"
+
+namespace nautile {
+
+std::string bench_text(const std::vector<BenchRow>& rows) {
+  std::string out =
+      fmt::format("{:8} {:>8} {:>5} {:>6} {:>9} {:>20} {:>9} {:>6} {:>12} {:>12} {:>8}\n", "", "depth", "batch", "chunk",
+                  "tokens/s", "(slowest - fastest)", "bound", "%", "weights", "of ceiling", "experts");
+  for (const BenchRow& r : rows) {
+    const bool decode = r.what == "decode";
+    out += fmt::format("{:8} {:>8} {:>5} {:>6} {:>9.2f} {:>20} {:>9.2f} {:>5.0f}% {:>12} {:>12} {:>8.1f}\n", r.what,
+                       r.depth, r.batch, r.chunk, r.tokens_per_s, fmt::format("({:.2f} - {:.2f})", r.low, r.high),
+                       r.bound_tokens_per_s(), r.percent_of_bound(),
+                       decode ? fmt::format("{:.1f} GB/s", r.weight_gbs()) : fmt::format("{:.3f} TFLOP/s", r.tflops()),
+                       decode ? fmt::format("{:.0f}% read", r.percent_of_roof())
+                              : fmt::format("{:.0f}% peak", r.percent_of_peak()),
+                       r.experts);
+  }
+  out += "\nms a step by operation\n" + fmt::format("{:8} {:>8} {:>5} {:>6}", "", "depth", "batch", "chunk");
+  for (const char* name : kOpNames) out += fmt::format(" {:>11}", name);
+  out += "\n";
+  for (const BenchRow& r : rows) {
+    out += fmt::format("{:8} {:>8} {:>5} {:>6}", r.what, r.depth, r.batch, r.chunk);
+    for (const double seconds : r.op_seconds) out += fmt::format(" {:>11.3f}", 1e3 * seconds);
+    out += "\n";
+  }
+  return out;
+}
+
+std::string bench_csv(const std::vector<BenchRow>& rows) {
+  std::string out =
+      "what,depth,batch,chunk,threads,tokens_per_s,slowest,fastest,bound_tokens_per_s,weight_gb_per_s,read_gb_per_s,"
+      "tflops,peak_tflops,experts";
+  for (const char* name : kOpNames) out += fmt::format(",{}_ms", name);
+  out += "\n";
+  for (const BenchRow& r : rows) {
+    out += fmt::format("{},{},{},{},{},{:.4f},{:.4f},{:.4f},{:.4f},{:.3f},{:.3f},{:.4f},{:.4f},{:.2f}", r.what, r.depth,
+                       r.batch, r.chunk, r.threads, r.tokens_per_s, r.low, r.high, r.bound_tokens_per_s(),
+                       r.weight_gbs(), r.read_gbs, r.tflops(), r.ceilings.float_tflops, r.experts);
+    for (const double seconds : r.op_seconds) out += fmt::format(",{:.4f}", 1e3 * seconds);
+    out += "\n";
+  }
+  return out;
+}
+
+std::string bench_json(const std::vector<BenchRow>& rows, const std::string& isa, const std::string& numerics, int layers,
+                       const Ceilings& ceilings) {
+  Json out = {{"cpu", cpu_name()},
+              {"isa", isa},
+              {"numerics", numerics},
+              {"layers", layers},
+              {"read_gb_per_s", ceilings.read_gbs},
+              {"peak_tflops", ceilings.float_tflops},
+              {"peak_int8_tops", ceilings.byte_tops},
+              {"rows", Json::array()}};
+  for (const BenchRow& r : rows) {
+    out["threads"] = r.threads;
+    Json row = {{"what", r.what},
+                {"depth", r.depth},
+                {"batch", r.batch},
+                {"chunk", r.chunk},
+                {"threads", r.threads},
+                {"tokens_per_s", r.tokens_per_s},
+                {"slowest", r.low},
+                {"fastest", r.high},
+                {"bound_tokens_per_s", r.bound_tokens_per_s()},
+                {"percent_of_bound", r.percent_of_bound()},
+                {"read_gb_per_s", r.read_gbs},
+                {"weight_gb_per_s", r.weight_gbs()},
+                {"percent_of_roof", r.percent_of_roof()},
+                {"tflops", r.tflops()},
+                {"percent_of_peak", r.percent_of_peak()},
+                {"experts_a_layer", r.experts},
+                {"bytes", {{"weights", r.cost.weight_bytes}, {"attention", r.cost.attention_bytes}, {"index", r.cost.index_bytes}}},
+                {"operations", {{"weights", r.cost.weight_ops}, {"attention", r.cost.attention_ops}, {"index", r.cost.index_ops}}}};
+    for (size_t i = 0; i < kOps; ++i) row["ms_a_step"][kOpNames[i]] = 1e3 * r.op_seconds[i];
+    if (r.depth == 0 && r.batch == 1) {  // of prefill: the longest chunk, which was asked for last
+      if (r.what == "decode") out["decode_percent_of_roof"] = r.percent_of_roof();
+      if (r.what == "prefill") out["prefill_percent_of_peak"] = r.percent_of_peak();
+    }
+    out["rows"].push_back(row);
+  }
+  return out.dump(2) + "\n";
+}
+
+}  // namespace nautile

@@ -1,0 +1,93 @@
+// One row of `nautile bench`: a decode or prefill rate beside what bytes and operations allow at its depth.
+#pragma once
+
+#include <array>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "model/forward.h"
+#include "sys/probe.h"
+
+namespace nautile {
+
+// The machine's own ceilings, measured in the same run.
+struct Ceilings {
+  double read_gbs = 0;     // best of the run
+  double float_tflops = 0; // BF16 dot products, or float multiply-adds where there are none
+  double byte_tops = 0;    // int8 dot products, or as above
+};
+
+// What a step must move and compute. The weights, the attention and the index scores follow one another, so each is
+// held against its own roof: seconds = sum over the three of max(bytes / read rate, operations / peak).
+struct StepCost {
+  double weight_bytes = 0, weight_ops = 0;        // a multiply-add is 2
+  double attention_bytes = 0, attention_ops = 0;  // cache rows
+  double index_bytes = 0, index_ops = 0;          // index keys; against the int8 peak
+  double bytes() const { return weight_bytes + attention_bytes + index_bytes; }
+  double ops() const { return weight_ops + attention_ops + index_ops; }
+  double bound_s(double read_gbs, const Ceilings& ceilings) const;
+};
+
+struct BenchRow {
+  std::string what;  // "decode" or "prefill"
+  int64_t depth = 0, batch = 0, chunk = 0;
+  int threads = 0;
+  double tokens_per_s = 0, low = 0, high = 0;  // median of the repeats, slowest, fastest
+  double read_gbs = 0;                         // around the row
+  double experts = 0;                          // distinct experts read, a layer and step
+  StepCost cost{};                             // of one step
+  Ceilings ceilings{};
+  std::array<double, kOps> op_seconds{};       // of one step, mean of the repeats
+
+  double step_s() const { return static_cast<double>(batch * chunk) / tokens_per_s; }
+  double weight_gbs() const { return cost.weight_bytes / step_s() / 1e9; }
+  double tflops() const { return cost.weight_ops / step_s() / 1e12; }
+  double percent_of_roof() const { return read_gbs > 0 ? 100 * weight_gbs() / read_gbs : 0; }  // weights over reading
+  double percent_of_peak() const { return ceilings.float_tflops > 0 ? 100 * tflops() / ceilings.float_tflops : 0; }
+  double bound_tokens_per_s() const {
+    return static_cast<double>(batch * chunk) / cost.bound_s(read_gbs, ceilings);
+  }
+  double percent_of_bound() const { return 100 * tokens_per_s / bound_tokens_per_s(); }
+};
+
+class Bench {
+ public:
+  Bench(const Weights& weights, const Kernels& kernels, Numerics numerics, ThreadPool& pool, int repeats);
+
+  // `steps` decode steps of `batch` sequences that each have `depth` tokens. Near the end of the context the depth is
+  // as much less as the steps need.
+  Result<BenchRow> decode(int64_t depth, int64_t batch, int steps);
+  // One chunk of `chunk` tokens after `depth` others.
+  Result<BenchRow> prefill(int64_t depth, int64_t chunk);
+
+  const Ceilings& ceilings() const { return ceilings_; }
+
+ private:
+  Result<double> read_rate();
+  int32_t next_token();
+  Result<std::unique_ptr<SequenceState>> state(int64_t depth, uint64_t seed);
+  void add_tokens(StepCost& cost, int64_t begin, int64_t end) const;
+  void finish(BenchRow& row, const std::vector<double>& rates, double experts, double steps);
+
+  const Weights& weights_;
+  WeightCost weight_cost_;
+  ThreadPool& pool_;
+  int repeats_;
+  Forward forward_;
+  Ceilings ceilings_;
+  double last_read_ = 0, last_read_at_ = -1e9;
+  uint64_t random_ = 1;
+};
+
+std::string bench_text(const std::vector<BenchRow>& rows);
+std::string bench_csv(const std::vector<BenchRow>& rows);
+std::string bench_json(const std::vector<BenchRow>& rows, const std::string& isa, const std::string& numerics, int layers,
+                       const Ceilings& ceilings);
+// Left, the roofline with every row on it; right, where each row's time goes.
+std::string bench_svg(const std::vector<BenchRow>& rows, const std::string& title);
+
+// Every kernel of the chosen instruction set alone, beside its ceiling, as a table.
+Result<std::string> bench_kernels(const Weights& weights, const Kernels& kernels, Numerics numerics, ThreadPool& pool);
+
+}  // namespace nautile
