@@ -15,6 +15,7 @@
 namespace nautile {
 namespace {
 
+constexpr size_t kStepsKept = 4096;
 // How long the loop sleeps at most while something is on its way that will not wake it.
 constexpr auto kPollInterval = std::chrono::milliseconds(2);
 
@@ -175,6 +176,7 @@ EngineLoop::EngineLoop(LoadedModel& model, const EngineOptions& options, std::un
       budget_(options.state_bytes, model.layout()->private_bytes(), model.layout()->block_bytes(), kBlockTokens),
       samplers_(static_cast<size_t>(model.pool().threads())) {
   const size_t batch = static_cast<size_t>(options_.max_sequences);
+  steps_.resize(kStepsKept);
   running_.reserve(batch);
   work_.reserve(batch);
   items_.reserve(batch);
@@ -335,7 +337,9 @@ EngineStats EngineLoop::stats() const {
 
 std::vector<StepRecord> EngineLoop::steps(size_t count) const {
   const std::lock_guard lock(mutex_);
-  return {steps_.end() - static_cast<std::ptrdiff_t>(std::min(count, steps_.size())), steps_.end()};
+  std::vector<StepRecord> out(std::min<uint64_t>({count, steps_.size(), stats_.steps}));
+  for (size_t i = 0; i < out.size(); ++i) out[i] = steps_[(stats_.steps - out.size() + i) % steps_.size()];
+  return out;
 }
 
 void EngineLoop::doing(const char* phase) {

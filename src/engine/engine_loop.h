@@ -7,7 +7,6 @@
 
 #include <atomic>
 #include <condition_variable>
-#include <deque>
 #include <map>
 #include <mutex>
 #include <thread>
@@ -126,7 +125,7 @@ class EngineLoop final : public LocalEngine {
   bool woken_ = false, stopping_ = false, draining_ = false;
   uint64_t next_id_ = 1;
   EngineStats stats_;
-  std::deque<StepRecord> steps_;
+  std::vector<StepRecord> steps_;  // a ring: step n lies at n % size
   int64_t queued_ = 0;
   std::map<std::string, int64_t> queued_by_client_;
   std::atomic<const char*> phase_{"idle"};

@@ -9,7 +9,6 @@ namespace {
 
 // Logits of every prompt token of such a chunk are held at once.
 constexpr size_t kScoredChunk = 32;
-constexpr size_t kStepsKept = 4096;
 
 void smooth(double& average, double value) {
   average = average > 0 ? average + 0.1 * (value - average) : value;
@@ -151,9 +150,7 @@ bool EngineLoop::step() {
   if (record.prefilling > 0 && !waiting_.empty()) admission_changed_ = true;
 
   const std::lock_guard lock(mutex_);
-  if (steps_.size() == kStepsKept) steps_.pop_front();
-  steps_.push_back(record);
-  ++stats_.steps;
+  steps_[stats_.steps++ % steps_.size()] = record;
   stats_.batch_tokens += batch_tokens_.size();
   stats_.output_tokens += static_cast<uint64_t>(record.new_tokens);
   stats_.busy_s += record.seconds;

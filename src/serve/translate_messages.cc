@@ -26,8 +26,9 @@ class MessagesReader {
     }
     for (size_t i = 0; i < messages->size() && !notes_.error; ++i)
       message((*messages)[i], fmt::format("messages.{}", i));
+    if (notes_.error) return request_;
     Json& last = request_["messages"].back();
-    if (!notes_.error && last["role"] == "assistant" && !last.contains("tool_calls")) last["prefix"] = true;
+    if (last["role"] == "assistant" && !last.contains("tool_calls")) last["prefix"] = true;
     tools(fields, ask);
     return request_;
   }

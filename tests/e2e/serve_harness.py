@@ -75,7 +75,10 @@ class Server:
     def __enter__(self):
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, kind, *_):
+        if self.process.poll() not in (None, 0) or kind is not None:
+            self.reader.join(0.5)
+            print("".join(line for line in self.lines if '"request_id"' not in line)[-4000:], file=sys.stderr)
         if self.process.poll() is None:
             self.process.kill()
             self.process.wait()

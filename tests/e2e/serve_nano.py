@@ -108,7 +108,6 @@ def conversation(nautile):
             usage = answer["usage"]
             cached = usage["prompt_tokens_details"]["cached_tokens"]
             check(cached >= last // 128 * 128 - 128 and cached < usage["prompt_tokens"], f"turn {turn}: {cached} of {usage}, before {last}")
-            check(cached == server.requests()[-1]["cached_tokens"] or True, "log")
             last = usage["prompt_tokens"]
             message = answer["choices"][0]["message"]
             kept = {k: v for k, v in message.items() if k in ("role", "content", "reasoning_content", "tool_calls")}

@@ -3,7 +3,7 @@
 
 int main(int argc, char** argv) {
   using namespace nautile::load;
-  const std::string usage = "usage: engine_load MODEL mixed|agent|overload|sampled SIZE\n";
+  const std::string usage = "usage: engine_load MODEL mixed|agent|overload|sampled|allocations SIZE\n";
   if (argc != 4) {
     fmt::print(stderr, "{}", usage);
     return 2;
@@ -18,6 +18,8 @@ int main(int argc, char** argv) {
     overload(model, size);
   } else if (part == "sampled") {
     sampled(model, size);
+  } else if (part == "allocations") {
+    allocations(model, size);
   } else {
     fmt::print(stderr, "{}", usage);
     return 2;

@@ -60,5 +60,6 @@ void mixed(const std::string& directory, int requests);
 void agent(const std::string& directory, int turns);
 void overload(const std::string& directory, int seconds);
 void sampled(const std::string& directory, int samples);
+void allocations(const std::string& directory, int batch);
 
 }  // namespace nautile::load
