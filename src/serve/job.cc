@@ -234,6 +234,22 @@ UsageCount Job::usage() const {
   return usage;
 }
 
+RequestRecord Job::progress() const {
+  RequestRecord sum;
+  sum.phase = Phase::kEnded;
+  for (const Choice& choice : choices_) {
+    if (!choice.generation && !choice.state.done) continue;
+    const RequestRecord record = choice.state.done ? choice.state.record : choice.generation->record();
+    sum.phase = std::min(sum.phase, record.phase);
+    sum.prompt_tokens += record.prompt_tokens;
+    sum.cached_tokens += record.cached_tokens;
+    sum.prefilled_tokens += record.prefilled_tokens;
+    sum.output_tokens += record.output_tokens;
+    sum.state_bytes += record.state_bytes;
+  }
+  return sum;
+}
+
 void Job::pump() {
   if (over_) return;
   paused_ = streaming_ && exchange_->unsent() >= settings_.unsent_limit;

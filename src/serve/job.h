@@ -57,6 +57,10 @@ class Job : public std::enable_shared_from_this<Job> {
   http::Exchange& exchange() { return *exchange_; }
   std::string reply_id() const { return writer_->id(); }
   const std::string& owner() const { return settings_.owner; }
+  const std::string& request_id() const { return exchange_->request.id; }
+  double arrived_s() const { return exchange_->request.arrived_s; }
+  // Of all choices together; the phase is that of the one that has come least far.
+  RequestRecord progress() const;
 
  private:
   struct Choice {

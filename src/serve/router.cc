@@ -45,6 +45,7 @@ constexpr Route kRoutes[] = {
     {"GET", "/version", kPlainVersion, kO, false, "Release"},
     {"GET", "/v1/license", kLicense, kO, false, "The licence"},
     {"GET", "/v1/manifest", kManifest, kO, false, "The manifest"},
+    {"GET", "/v1/status", kStatus, kO, false, "The engine at a glance, and the caller's running requests"},
     {"GET", "/load", kLoad, kO, false, "Running and waiting requests"},
     {"GET", "/metrics", kMetrics, kO, false, "Prometheus metrics"},
     {"GET", "/v1/metrics", kNimMetrics, kO, false, "Prometheus metrics under NIM's names"},

@@ -39,6 +39,7 @@ enum class Action {
   kLicense,
   kManifest,
   kLoad,
+  kStatus,
   kMetrics,
   kNimMetrics,
   kOpenApi,

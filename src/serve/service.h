@@ -113,6 +113,7 @@ class Service final : public http::Handler {
   Json model_json(const std::string& id) const;
   void page(http::Exchange& exchange, const Route& route, const std::string& path);
   Json metadata() const;
+  Json status(const Client& client) const;  // service_status.cc
   std::string metrics_page() const;
   std::string nim_metrics_page() const;
 

@@ -64,6 +64,8 @@ void Service::inform(std::shared_ptr<http::Exchange> exchange, const Match& matc
       return answer_json(*exchange, route, license_json());
     case Action::kMetadata:
       return answer_json(*exchange, route, metadata());
+    case Action::kStatus:
+      return answer_json(*exchange, route, status(client_of(exchange->request)));
     case Action::kManifest:
       return answer_json(*exchange, route, {{"manifest_file", metadata().dump(2)}});
     case Action::kLoad:
@@ -244,8 +246,9 @@ void Service::page(http::Exchange& exchange, const Route& route, const std::stri
   response.headers.push_back({"X-Content-Type-Options", "nosniff"});
   response.headers.push_back(
       {"Content-Security-Policy",
-       "default-src 'self'; style-src 'self' 'unsafe-inline'; script-src 'self' 'unsafe-inline'; "
-       "img-src 'self' data:; frame-ancestors 'none'"});
+       "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
+       "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"});
+  response.headers.push_back({"Referrer-Policy", "no-referrer"});
   answer(exchange, route, std::move(response));
 }
 
