@@ -138,6 +138,10 @@ void Usage::begin(double now) {
   started_.push_back(now);
 }
 
+void Usage::more(double now, int choices) {
+  for (int i = 0; i < choices; ++i) started_.push_back(now);
+}
+
 void Usage::end(double now, int64_t tokens) {
   --running_;
   spent_.push_back({now, tokens});

@@ -55,7 +55,8 @@ class Usage {
  public:
   // The seconds to wait before one more request is allowed, 0 if it is allowed now.
   int refuse_s(const Key& key, double now);
-  void begin(double now);
+  void begin(double now);  // one request; more() adds the choices beyond its first
+  void more(double now, int choices);
   void end(double now, int64_t tokens);
 
  private:

@@ -107,6 +107,9 @@ void Service::prepared(std::shared_ptr<Prepared> work) {
     return give_back();
   }
   Ask& ask = *work->ask;
+  if (work->counted) {
+    usage_[work->client.name].more(now, static_cast<int>(ask.prompts.size()) * std::max(ask.n, ask.best_of) - 1);
+  }
   JobSettings settings;
   settings.queue_timeout_s = options_.queue_timeout_s;
   settings.request_timeout_s = options_.request_timeout_s;

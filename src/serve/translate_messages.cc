@@ -9,8 +9,8 @@ namespace {
 
 class MessagesReader {
  public:
-  MessagesReader(const Json& body, const TranslateContext& context, FieldNotes& notes)
-      : body_(body), context_(context), notes_(notes) {}
+  MessagesReader(const TranslateContext& context, FieldNotes& notes)
+      : context_(context), notes_(notes) {}
 
   // The same conversation as an OpenAI request, for the one reader of conversations.
   Json read(Fields& fields, Ask& ask) {
@@ -199,7 +199,6 @@ class MessagesReader {
     }
   }
 
-  const Json& body_;
   const TranslateContext& context_;
   FieldNotes& notes_;
   Json request_ = Json::object();
@@ -252,7 +251,7 @@ Outcome<Ask> translate_messages(const Json& body, const TranslateContext& contex
   }
   fields.accept({"container", "mcp_servers", "service_tier", "context_management", "inference_geo", "cache_control",
                  "output_format"});
-  MessagesReader reader(body, context, notes);
+  MessagesReader reader(context, notes);
   const Json request = reader.read(fields, ask);
   if (!notes.error) {
     read_conversation(with_format(request, ask.constraint), ask, context, notes);

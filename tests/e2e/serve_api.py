@@ -267,6 +267,24 @@ def logprobs(nautile):
         check(server.post("/v1/chat/completions", chat(logprobs=True, top_logprobs=21)).status == 400, "too many")
 
 
+def prefixes(nautile):
+    with Server(nautile) as server:
+        def ask(extra, **message):
+            body = {"model": "nautile", "messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "prefix": True, **message}], **extra}
+            return both_ways(server, body, script(text=" is 5"))["choices"][0]["message"]
+        check(ask({}, content="The answer")["content"] == " is 5", "the prefix is not repeated")
+        check(ask({"echo": True}, content="The answer")["content"] == "The answer is 5", "but for echo")
+        made = ask({"echo": True}, content="", reasoning_content="I think it")
+        check(made["reasoning_content"] == "I think it is 5" and made["content"] == "", f"inside the reasoning: {made}")
+        rendered = server.post("/v1/chat/completions/render", {"model": "nautile", "continue_final_message": True, "messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "The answer"}]}).json()
+        check(rendered["prompt"].endswith("</think>The answer"), "an open turn")
+        for bad in ({"messages": [{"role": "assistant", "content": "x", "prefix": True}, {"role": "user", "content": "y"}]},
+                    {"messages": [{"role": "user", "content": "y"}], "continue_final_message": True},
+                    {"messages": [{"role": "user", "content": "y"}, {"role": "assistant", "content": "x"}], "continue_final_message": True, "add_generation_prompt": True},
+                    {"messages": [{"role": "user", "content": "y"}, {"role": "assistant", "content": "x", "prefix": True}], "response_format": {"type": "json_object"}}):
+            check(server.post("/v1/chat/completions", {"model": "nautile", **bad}).status == 400, f"{bad}")
+
+
 def bad_fields(nautile):
     with Server(nautile) as server:
         for fields, param in (
@@ -481,4 +499,4 @@ def management(nautile):
 
 
 if __name__ == "__main__":
-    run_all((reasoning_and_content, modes, tools, replay, stops_and_seeds, logprobs, bad_fields, completions, messages, responses, management), sys.argv[1])
+    run_all((reasoning_and_content, modes, tools, replay, stops_and_seeds, logprobs, prefixes, bad_fields, completions, messages, responses, management), sys.argv[1])

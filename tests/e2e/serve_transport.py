@@ -284,6 +284,12 @@ def overload(nautile):
         check(answer.status == 529 and answer.json()["error"]["type"] == "overloaded_error", "529 in Messages")
         made = events(read_response(held[2]).body)
         check(made[-2][1]["error"]["code"] == "queue_timeout" and made[-1][1] == "[DONE]", "queue timeout in the stream")
+    with Server(nautile, "--request-timeout", "0.3") as server:
+        stalled = script(text="a b c", stall_after=1)
+        answer = server.post("/v1/chat/completions", chat(), stalled)
+        check(answer.status == 504 and answer.code() == "deadline_exceeded", "504")
+        made = server.stream("/v1/messages", {**chat(stream=True), "max_tokens": 9}, stalled)
+        check(made[-1][0] == "error" and made[-1][1]["error"]["type"] == "timeout_error", "deadline in a stream")
 
 
 def draining(nautile):
@@ -330,6 +336,44 @@ def draining(nautile):
         check(server.stop(signal.SIGINT) == 0 and time.time() - begin < 3, "second signal")
 
 
+def storm(nautile):
+    """Many clients at once, a third of them leaving in the middle: nobody gets another's answer, and nothing stays behind."""
+    import random
+    with Server(nautile, "--max-sequences", "16") as server:
+        wrong = []
+        def client(i):
+            rng = random.Random(i)
+            for k in range(12):
+                tag = f"tag-{i}-{k} "
+                data = json.dumps(chat(tag, stream=bool(k % 2), reasoning_mode="non_think", max_tokens=4000)).encode()
+                with server.connect() as s:
+                    s.sendall(head("POST", "/v1/chat/completions", {**JSON, **script(text=tag * 20, token_ms=rng.choice([0, 0, 1])), "Content-Length": len(data)}) + data)
+                    if rng.random() < 0.33:
+                        s.settimeout(0.002 * rng.randint(0, 5) or None)
+                        try:
+                            s.recv(300)
+                        except OSError:
+                            pass
+                        continue
+                    answer = read_response(s)
+                    if answer.status != 200:
+                        wrong.append(answer.body)
+                    elif k % 2:
+                        got = "".join(e["choices"][0]["delta"].get("content", "") for _, e in events(answer.body) if e != "[DONE]")
+                        if got != tag * 20:
+                            wrong.append((tag, got))
+                    elif answer.json()["choices"][0]["message"]["content"] != tag * 20:
+                        wrong.append((tag, answer.body))
+        threads = [threading.Thread(target=client, args=(i,)) for i in range(24)]
+        for t in threads:
+            t.start()
+        for t in threads:
+            t.join()
+        check(not wrong, f"{len(wrong)} wrong: {wrong[:2]}")
+        eventually(lambda: server.metric("vllm:num_requests_running") + server.metric("vllm:num_requests_waiting") == 0, 5, "idle")
+        check(server.stop() == 0, "a clean end")
+
+
 def fuzz(nautile):
     """Malformed requests from a grammar of pieces: never a 5xx, never a crash."""
     import random
@@ -362,4 +406,4 @@ def fuzz(nautile):
 
 
 if __name__ == "__main__":
-    run_all((framing, attacks, timeouts, keys, cors, disconnects, slow_reader, keep_alives, overload, draining, fuzz), sys.argv[1])
+    run_all((framing, attacks, timeouts, keys, cors, disconnects, slow_reader, keep_alives, overload, draining, storm, fuzz), sys.argv[1])
