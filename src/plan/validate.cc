@@ -166,7 +166,11 @@ void close(ValidationSummary& summary);
 Status add_own(const PlanData& data, Validation& all) {
   if (data.own.rows.empty()) return {};
   NAUTILE_ASSIGN(const ModelEntry* entry, data.model(data.own.model));
-  NAUTILE_ASSIGN(ModelConfig config, with_layers(entry->config, data.own.ratios));
+  ModelConfig config = entry->config;
+  config.layers = static_cast<int>(data.own.ratios.size());
+  config.compress_ratios = data.own.ratios;
+  config.hash_layers = 0;
+  config.dspark = {};
   config.vocab_size = data.own.vocabulary;
   config.mtp_layers = 0;
   const Arithmetic model = count(config);
