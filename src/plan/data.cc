@@ -355,6 +355,40 @@ Status read_published(const Json& root, const std::string& where, PlanData& data
   data.split_rule = split.text("rule");
   data.split_date = split.date("written");
   NAUTILE_RETURN_IF_ERROR(split.status());
+  // A file of a person's own need not have measured anything.
+  if (file.has("own_layers")) {
+    Reader own = file.child("own_layers");
+    data.own = {};
+    data.own.model = own.text("model");
+    data.own.split = own.text("split");
+    data.own.vocabulary = own.small("vocabulary");
+    data.own.bf16_tflops = own.positive("bf16_tflops");
+    data.own.source = own.source();
+    for (const Json& ratio : own.list("ratios")) {
+      if (ratio == 0 || ratio == 4 || ratio == 128)
+        data.own.ratios.push_back(ratio.get<int>());
+      else
+        own.fail("\"ratios\" are 0, 4 and 128");
+    }
+    NAUTILE_RETURN_IF_ERROR(own.status());
+    NAUTILE_RETURN_IF_ERROR(each(own, "rows", "kind", [&](Reader& entry) {
+      OwnRow row;
+      const std::string kind = entry.text("kind"), sample = entry.text("sample");
+      if (kind != "decode" && kind != "prefill") entry.fail("\"kind\" must be decode or prefill");
+      if (sample != "in-sample" && sample != "held-out")
+        entry.fail(fmt::format("\"sample\" must be in-sample or held-out, but is \"{}\"", sample));
+      row.prefill = kind == "prefill";
+      row.sample = sample == "in-sample" ? Sample::kIn : Sample::kHeldOut;
+      row.depth = entry.whole("depth");
+      row.batch = entry.whole("batch");
+      row.tokens = entry.whole("tokens");
+      row.tok_s = entry.positive("tok_s");
+      row.slowest = entry.positive("slowest");
+      row.fastest = entry.positive("fastest");
+      row.read_gbs = entry.positive("read_gbs");
+      data.own.rows.push_back(row);
+    }));
+  }
   return each(file, "points", "hardware", [&](Reader& entry) {
     PublishedRow row;
     row.model = entry.text("model");

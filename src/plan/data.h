@@ -113,6 +113,22 @@ struct PublishedRow {
   Source source;
 };
 
+// Layers of a shape, run by this project's own bench on one machine: what the CPU model is checked against.
+struct OwnRow {
+  bool prefill = false;
+  int64_t depth = 0, batch = 1, tokens = 1;                  // tokens of the prompt (prefill)
+  double tok_s = 0, slowest = 0, fastest = 0, read_gbs = 0;  // read_gbs: measured beside the row
+  Sample sample = Sample::kHeldOut;
+};
+struct OwnLayers {
+  std::string model, split;
+  std::vector<int> ratios;
+  int vocabulary = 0;
+  double bf16_tflops = 0;
+  std::vector<OwnRow> rows;
+  Source source;
+};
+
 struct Constant {
   std::string name, unit;
   double value = 0;
@@ -134,6 +150,7 @@ struct PlanData {
   Source licence_source;
   std::vector<PublishedRow> published;
   std::string split_rule, split_date;
+  OwnLayers own;
   std::vector<Constant> constants;
   double usable_fraction = 0.9, reserve_gb = 3.5;
   Source usable_source;

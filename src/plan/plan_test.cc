@@ -5,6 +5,7 @@
 
 #include <doctest/doctest.h>
 
+#include <cmath>
 #include <cstdlib>
 #include <fstream>
 #include <set>
@@ -12,6 +13,7 @@
 
 #include "plan/calibrate.h"
 #include "plan/probe.h"
+#include "plan/validate.h"
 #include "plan/words.h"
 
 using namespace nautile;
@@ -282,6 +284,39 @@ TEST_CASE("calibration finds the constants that made the points") {
   CHECK_FALSE(calibrate(data(), "[]", "m").ok());
 }
 
+TEST_CASE("a layer is foretold by the constants and by the other kinds, from the read rate beside it") {
+  Measurements m;
+  m.read_gbs = 80;
+  m.bf16_tflops = 1;
+  m.layers = {{0, 48, 1000, 0.005, 200'000'000, 256, 0.2}, {4, 48, 1000, 0.006, 240'000'000, 256, 0.2}};
+  m.layers[0].read_gbs = 50;  // 4 ms at that rate
+  m.layers[0].decode_operations = 760'000'000;
+  m.layers[1].read_gbs = 60;  // 4 ms
+  const double use = data().constant("cpu_bandwidth_use"), peak = data().constant("cpu_prefill_use");
+  const double fixed = data().constant("cpu_fixed_us_per_layer") * 1e-6;
+  const auto found = foretell_layers(data(), m);
+  REQUIRE(found.size() == 2);
+  CHECK(found[0].ratio == doctest::Approx(1.25));
+  CHECK(found[1].ratio == doctest::Approx(1.5));
+  CHECK(found[0].seconds == doctest::Approx(0.004 / use + 0.76e9 / (1e12 * peak) / 2 + fixed));
+  CHECK(found[0].error == doctest::Approx(found[0].seconds / 0.005 - 1));
+  CHECK(found[1].seconds == doctest::Approx(0.004 / use + fixed));
+  CHECK(found[0].error_other_kinds == doctest::Approx(0.2));       // 1.5 taken for 1.25
+  CHECK(found[1].error_other_kinds == doctest::Approx(-1.0 / 6));  // 1.25 taken for 1.5
+  m.layers.resize(1);
+  CHECK(foretell_layers(data(), m)[0].error_other_kinds == 0);
+}
+
+TEST_CASE("our own layers are foretold by the CPU model within a quarter") {
+  const Validation v = validate(data());
+  REQUIRE(v.own.size() == 14);
+  CHECK(v.own_in_sample.rows == 2);
+  CHECK(v.own_held_out.rows == 12);
+  CHECK(std::fabs(v.own_in_sample.mean_ln) < 0.05);  // the constants have two digits
+  CHECK(v.own_held_out.within_2 == 12);
+  CHECK(v.own_within_quarter == 11);  // a prompt of 128 is too short for the share of the peak
+}
+
 TEST_CASE("the probe's predictions rest on its layers, and say so when there are none") {
   Measurements m;
   m.cpu = "test CPU";
@@ -308,8 +343,16 @@ TEST_CASE("the probe's predictions rest on its layers, and say so when there are
   CHECK(probe.models[1].decode_tps_layers ==
         doctest::Approx(1 / (43 * 0.005 + static_cast<double>(flash.head_bytes) / 60e9)));
   CHECK(probe.models[1].prefill_tps_layers == doctest::Approx(256 / (43 * 0.5)));
-  CHECK(probe.layer_ratio[0] == doctest::Approx(0.005 / (240e6 / 60e9)));
+  CHECK(probe.foretold[0].ratio == doctest::Approx(0.005 / (240e6 / 60e9)));
   CHECK(probe.models[0].decode_tps_layers == 0);  // Pro's layers were not run
+  CHECK(probe.models[0].layers == 61);
+  // All kinds at 1.25 times the memory's time: so is Pro, but for its head.
+  const Arithmetic pro = count(data().model("v4-pro").value()->config);
+  const double pro_seconds = static_cast<double>(probe.models[0].decode_bytes) / 60e9 * 1.25 -
+                             0.25 * static_cast<double>(pro.head_bytes) / 60e9;
+  CHECK(probe.models[0].decode_tps_shares == doctest::Approx(1 / pro_seconds).epsilon(1e-3));
+  CHECK(probe.models[0].prefill_tps_shares > 0.2 * probe.models[1].prefill_tps_layers);
+  CHECK(probe.models[0].prefill_tps_shares < 0.4 * probe.models[1].prefill_tps_layers);
   // The measured machine can be planned on.
   const auto own = load_hardware(probe_hardware(m).dump(), "own.json");
   REQUIRE(own.ok());

@@ -160,6 +160,46 @@ void add(ValidationSummary& summary, double ratio) {
   summary.mean_ln += ln;
 }
 
+void close(ValidationSummary& summary);
+
+// Three layers are a model of three layers: the same functions foretell them.
+Status add_own(const PlanData& data, Validation& all) {
+  if (data.own.rows.empty()) return {};
+  NAUTILE_ASSIGN(const ModelEntry* entry, data.model(data.own.model));
+  ModelConfig config = entry->config;
+  config.layers = static_cast<int>(data.own.ratios.size());
+  config.compress_ratios = data.own.ratios;
+  config.hash_layers = 0;
+  config.dspark = {};
+  config.vocab_size = data.own.vocabulary;
+  config.mtp_layers = 0;
+  const Arithmetic model = count(config);
+  for (const OwnRow& row : data.own.rows) {
+    Machine machine;
+    machine.placement = Placement::kCpu;
+    machine.measured = true;
+    machine.device.device_class = DeviceClass::kCpu;
+    machine.device.memory_gb = 1000;  // it was run, so it fitted
+    machine.device.bandwidth_tbs = row.read_gbs / 1000;
+    machine.device.bf16_tflops = data.own.bf16_tflops;
+    const Tuning tuning = default_tuning(data, machine);
+    Load load;
+    load.model = &model;
+    load.context = std::max<int64_t>(1, row.depth);
+    ValidatedOwn result;
+    result.row = &row;
+    result.predicted = row.prefill ? prefill_rate(load, machine, row.tokens, tuning)
+                                   : operating_point(load, machine, Layout::kTp, row.batch, 0, tuning).device_tps;
+    result.ratio = result.predicted / row.tok_s;
+    add(row.sample == Sample::kIn ? all.own_in_sample : all.own_held_out, result.ratio);
+    if (row.sample == Sample::kHeldOut && result.ratio >= 0.75 && result.ratio <= 1.25) all.own_within_quarter += 1;
+    all.own.push_back(result);
+  }
+  close(all.own_in_sample);
+  close(all.own_held_out);
+  return {};
+}
+
 void close(ValidationSummary& summary) {
   if (summary.rows == 0) return;
   summary.rms_ln = std::sqrt(summary.rms_ln / summary.rows);
@@ -211,6 +251,7 @@ Validation validate(const PlanData& data) {
   close(all.in_sample);
   close(all.held_out);
   close(all.held_out_calibrated);
+  if (!add_own(data, all).ok()) all.own.clear();  // a model that the data no longer holds
   return all;
 }
 
@@ -239,6 +280,20 @@ std::string validation_text(const PlanData& data, const Validation& validation) 
   }
   out += "\n" + summary_line("in-sample", validation.in_sample) + summary_line("held-out", validation.held_out) +
          summary_line("held-out, one row a stack known", validation.held_out_calibrated);
+  if (!validation.own.empty()) {
+    out += "\nour own: three layers on a CPU, each at the read rate beside it (mark M, not published by others)\n";
+    out += fmt::format("{:<8} {:>7} {:>6} {:>7} {:>9} {:>9} {:>17} {:>10} {:>6}  {}\n", "kind", "depth", "batch",
+                       "tokens", "read GB/s", "measured", "slowest - fastest", "predicted", "ratio", "sample");
+    for (const ValidatedOwn& r : validation.own) {
+      out += fmt::format("{:<8} {:>7} {:>6} {:>7} {:>9.1f} {:>9.1f} {:>17} {:>10.1f} {:>6.2f}  {}\n",
+                         r.row->prefill ? "prefill" : "decode", with_commas(r.row->depth), r.row->batch, r.row->tokens,
+                         r.row->read_gbs, r.row->tok_s, fmt::format("{:.1f} - {:.1f}", r.row->slowest, r.row->fastest),
+                         r.predicted, r.ratio, sample_name(r.row->sample));
+    }
+    out += summary_line("our own, held-out", validation.own_held_out);
+    out += fmt::format("{:<34} {:>3} of {} within 25%\n\n", "", validation.own_within_quarter,
+                       validation.own_held_out.rows);
+  }
   out += fmt::format("{} rows are not predicted (no machine, or no workload stated).\n", validation.not_predicted);
   return out;
 }
@@ -273,11 +328,25 @@ Json validation_json(const Validation& validation) {
     }
     rows.push_back(std::move(one));
   }
+  Json own = Json::array();
+  for (const ValidatedOwn& r : validation.own) {
+    own.push_back({{"kind", r.row->prefill ? "prefill" : "decode"},
+                   {"depth", r.row->depth},
+                   {"batch", r.row->batch},
+                   {"tokens", r.row->tokens},
+                   {"sample", sample_name(r.row->sample)},
+                   {"measured", r.row->tok_s},
+                   {"predicted", r.predicted},
+                   {"ratio", r.ratio}});
+  }
   return {{"schema", "planner/1"},
           {"rows", rows},
           {"in_sample", summary(validation.in_sample)},
           {"held_out", summary(validation.held_out)},
-          {"held_out_one_row_known", summary(validation.held_out_calibrated)}};
+          {"held_out_one_row_known", summary(validation.held_out_calibrated)},
+          {"own_rows", own},
+          {"own_held_out", summary(validation.own_held_out)},
+          {"own_held_out_within_25_percent", validation.own_within_quarter}};
 }
 
 }  // namespace nautile::plan

@@ -30,12 +30,21 @@ struct ValidationSummary {
   double rms_ln = 0, mean_ln = 0;  // of the ratio
 };
 
+// A row of this project's own bench against the CPU model, at the read rate measured beside it.
+struct ValidatedOwn {
+  const OwnRow* row = nullptr;
+  double predicted = 0, ratio = 0;
+};
+
 struct Validation {
   std::vector<ValidatedRow> rows;
   ValidationSummary in_sample, held_out;
   // The held-out rows again, each stack calibrated on its first row, which is left out of the count.
   ValidationSummary held_out_calibrated;
   int not_predicted = 0;
+  std::vector<ValidatedOwn> own;
+  ValidationSummary own_in_sample, own_held_out;
+  int own_within_quarter = 0;  // held-out rows foretold within 25%
 };
 
 Validation validate(const PlanData& data);

@@ -43,8 +43,7 @@ Result<plan::MeasuredLayer> measure_layer(const ModelConfig& shape, int ratio, c
   }
   NAUTILE_ASSIGN(const Kernels* kernels, find_kernels(budget.isa));
   NAUTILE_ASSIGN(const Checkpoint checkpoint, synthetic_checkpoint(config, Variant{}, 1, &pool));
-  NAUTILE_ASSIGN(const Weights weights,
-                 load_weights(checkpoint, config, {kernels, policy_of(Numerics::kFast), &pool}));
+  NAUTILE_ASSIGN(const Weights weights, load_weights(checkpoint, config, {kernels, policy_of(Numerics::kFast), &pool}));
   Forward forward(weights, Numerics::kFast, *kernels, pool);
   SequenceState state(forward.layout());
   std::mt19937 random(1);
@@ -76,6 +75,10 @@ Result<plan::MeasuredLayer> measure_layer(const ModelConfig& shape, int ratio, c
   measured.ratio = ratio;
   measured.experts = config.routed_experts;
   measured.decode_seconds = median(steps);
+  std::sort(steps.begin(), steps.end());
+  measured.fast_seconds = steps[steps.size() / 10];
+  measured.slow_seconds = steps[steps.size() * 9 / 10];
+  measured.decode_operations = plan::raw_operations(model, measured.context).total() - 2 * model.head_params;
   measured.prefill_tokens = kChunk;
   measured.prefill_seconds = median(chunks);
   measured.decode_bytes =

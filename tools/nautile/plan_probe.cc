@@ -24,6 +24,13 @@ struct ProbeFlags {
   bool json = false, no_layer = false;
 };
 
+constexpr double kBesideSeconds = 1;  // of reading before and after each layer
+
+// Far above any cache, and leaves room for others.
+size_t buffer_bytes(const MemoryFound& memory) {
+  return std::min<size_t>(size_t{2} << 30, memory.available_bytes / 4);
+}
+
 std::string today() {
   const auto now = std::chrono::system_clock::now().time_since_epoch();
   return plan::date_text(std::chrono::duration_cast<std::chrono::hours>(now).count() / 24);
@@ -45,8 +52,14 @@ Status measure_layers(const ProbeFlags& flags, const plan::ModelEntry& entry, co
   NAUTILE_ASSIGN(const ModelConfig shape, shape_config(shape_name));
   bool has[3] = {};
   for (int ratio : shape.compress_ratios) has[ratio == 0 ? 0 : ratio == 4 ? 1 : 2] = true;
+  // The machine's pace changes by the minute: each layer stands between two readings of the bandwidth.
+  double before = 0;
   for (int kind = 0; kind < 3; ++kind) {
     if (!has[kind]) continue;
+    if (before == 0) {
+      NAUTILE_ASSIGN(const BandwidthProbe first, probe_read_bandwidth(pool, buffer_bytes(memory), kBesideSeconds));
+      before = first.gbs;
+    }
     const auto layer = measure_layer(shape, kind == 0 ? 0 : kind == 1 ? 4 : 128, budget, pool);
     if (!layer.ok()) {
       // Too little memory is an answer about this machine; anything else is a failure of the probe.
@@ -55,7 +68,10 @@ Status measure_layers(const ProbeFlags& flags, const plan::ModelEntry& entry, co
       found.layers.clear();
       return {};
     }
+    NAUTILE_ASSIGN(const BandwidthProbe after, probe_read_bandwidth(pool, buffer_bytes(memory), kBesideSeconds));
     found.layers.push_back(layer.value());
+    found.layers.back().read_gbs = (before + after.gbs) / 2;
+    before = after.gbs;
   }
   found.layer_model = entry.id;
   return {};
@@ -83,8 +99,7 @@ int probe(const ProbeFlags& flags) {
   found.date = today();
   found.threads = pool.threads();
   found.memory_bytes = static_cast<int64_t>(memory.total_bytes);
-  // The buffer is far above any cache, and leaves room for others.
-  const auto bandwidth = probe_read_bandwidth(pool, std::min<size_t>(size_t{2} << 30, memory.available_bytes / 4), 4);
+  const auto bandwidth = probe_read_bandwidth(pool, buffer_bytes(memory), 4);
   if (!bandwidth.ok()) return fail_plan(bandwidth.status());
   found.read_gbs = bandwidth.value().gbs;
   found.read_low_gbs = bandwidth.value().low_gbs;
