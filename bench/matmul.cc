@@ -16,6 +16,7 @@
 #include "kernels/registry.h"
 #include "kernels/tiles.h"
 #include "sys/clock.h"
+#include "sys/machine.h"
 #include "sys/memory.h"
 #include "sys/probe.h"
 

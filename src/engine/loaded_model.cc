@@ -6,6 +6,7 @@
 #include "checkpoint/checkpoint.h"
 #include "kernels/registry.h"
 #include "model/inventory.h"
+#include "sys/machine.h"
 
 namespace nautile {
 namespace {

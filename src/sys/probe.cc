@@ -15,6 +15,7 @@
 #include <memory>
 
 #include "sys/clock.h"
+#include "sys/machine.h"
 
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -298,6 +299,10 @@ MemoryFound probe_memory() {
     std::getline(info, unit);
     if (name == "MemTotal:") found.total_bytes = kilobytes * 1024;
     if (name == "MemAvailable:") found.available_bytes = kilobytes * 1024;
+  }
+  if (const Limits limits = read_limits(); limits.memory_bytes != 0) {
+    found.total_bytes = std::min<size_t>(found.total_bytes, limits.memory_bytes);
+    found.available_bytes = std::min<size_t>(found.available_bytes, limits.memory_left);
   }
   return found;
 }

@@ -42,7 +42,8 @@ struct DiskProbe {
 // Reads the file at `path` from its start in 8 MiB pieces for about `seconds`. kNotFound or kIo with the path.
 Result<DiskProbe> probe_disk(const std::string& path, double seconds);
 
-// Bytes of memory in this machine and free for use now; 0 when the system does not say.
+// Bytes of memory that this process may have and that are free for use now, by the machine and by the limits of its
+// control group; 0 when the system does not say.
 struct MemoryFound {
   size_t total_bytes = 0, available_bytes = 0;
 };

@@ -7,12 +7,14 @@
 #include <algorithm>
 #include <string>
 
+#include "sys/machine.h"
+
 namespace nautile {
 namespace {
 
-// Some tens of microseconds of spinning before a worker parks: longer than the gap between two phases of a layer, shorter
-// than a person's patience with a busy core. Where workers share cores, spinning keeps the one that is waited for from
-// running.
+// Some tens of microseconds of spinning before a worker parks: longer than the gap between two phases of a layer,
+// shorter than a person's patience with a busy core. Where workers share cores, spinning keeps the one that is waited
+// for from running.
 constexpr int kSpins = 4000, kSpinsOfTooMany = 16;
 
 inline void pause_core() {
@@ -21,34 +23,21 @@ inline void pause_core() {
 #endif
 }
 
-std::vector<int> allowed_cpus() {
-  cpu_set_t set;
-  CPU_ZERO(&set);
-  std::vector<int> cpus;
-  if (sched_getaffinity(0, sizeof set, &set) == 0) {
-    for (int cpu = 0; cpu < CPU_SETSIZE; ++cpu) {
-      if (CPU_ISSET(cpu, &set)) cpus.push_back(cpu);
-    }
-  }
-  return cpus;
-}
-
 }  // namespace
-
-int usable_cores() {
-  return std::max<int>(1, static_cast<int>(allowed_cpus().size()));
-}
 
 ThreadPool::ThreadPool(int threads) : shares_(static_cast<size_t>(std::max(threads, 1))) {
   const std::vector<int> cpus = allowed_cpus();
-  spins_ = static_cast<size_t>(threads) <= cpus.size() ? kSpins : kSpinsOfTooMany;
+  const std::vector<Core> cores = read_cores(cpus);
+  const size_t wanted = shares_.size();
+  const bool pinned = wanted <= cores.size() && read_limits().cpus == 0;
+  spins_ = wanted <= cpus.size() ? kSpins : kSpinsOfTooMany;
   for (int worker = 1; worker < threads; ++worker) {
     workers_.emplace_back([this, worker] { work(worker); });
     pthread_setname_np(workers_.back().native_handle(), ("nautile-" + std::to_string(worker)).c_str());
-    if (static_cast<size_t>(threads) <= cpus.size()) {
+    if (pinned) {
       cpu_set_t one;
       CPU_ZERO(&one);
-      CPU_SET(cpus[static_cast<size_t>(worker)], &one);
+      CPU_SET(cores[static_cast<size_t>(worker) * cores.size() / wanted].cpu, &one);
       pthread_setaffinity_np(workers_.back().native_handle(), sizeof one, &one);
     }
   }

@@ -17,8 +17,9 @@ namespace nautile {
 
 class ThreadPool {
  public:
-  // `threads` workers including the caller, at least 1. Each worker beyond the caller is pinned to a CPU of the
-  // process's affinity mask when there are enough of them.
+  // `threads` workers including the caller, at least 1. Where there are physical cores enough and the process has no
+  // quota of processor time (others then share its cores), each worker beyond the caller is pinned to one; fewer
+  // workers than cores are spread evenly over the nodes.
   explicit ThreadPool(int threads);
   ~ThreadPool();
   ThreadPool(const ThreadPool&) = delete;
@@ -52,8 +53,5 @@ class ThreadPool {
   alignas(64) std::atomic<int> pending_{0};
   std::atomic<bool> stop_{false};
 };
-
-// Physical cores in the process's affinity mask (one thread per core is what the pool wants), at least 1.
-int usable_cores();
 
 }  // namespace nautile

@@ -12,6 +12,7 @@
 #include "checkpoint/checkpoint.h"
 #include "kernels/registry.h"
 #include "model/synthetic.h"
+#include "sys/machine.h"
 #include "sys/probe.h"
 #include "verbs.h"
 

@@ -14,6 +14,7 @@
 #include "model/inventory.h"
 #include "model/memory_plan.h"
 #include "sys/file.h"
+#include "sys/machine.h"
 #include "sys/threads.h"
 #include "verbs.h"
 

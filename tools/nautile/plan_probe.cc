@@ -8,6 +8,7 @@
 #include "plan/words.h"
 #include "plan_layer.h"
 #include "sys/file.h"
+#include "sys/machine.h"
 #include "sys/probe.h"
 
 namespace nautile {
