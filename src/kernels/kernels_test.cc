@@ -3,6 +3,7 @@
 #include <doctest/doctest.h>
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <random>
@@ -107,9 +108,22 @@ std::vector<const Kernels*> versions() {
 TEST_CASE("the registry names what there is") {
   CHECK(available_isas().front() == "ref");
   CHECK(find_kernels("auto").ok());
-  auto status = find_kernels("sse9").status();
+  const auto status = find_kernels("sse9").status();
   CHECK(status.code() == Code::kInvalidArgument);
   CHECK(status.fix().find("ref") != std::string::npos);
+  CHECK(built_isas() == std::vector<std::string>{"ref", "avx2", "avx512", "amx"});
+  for (const std::string& isa : built_isas()) {
+    const std::vector<std::string> able = available_isas();
+    const bool here = std::ranges::find(able, isa) != able.end();
+    const auto found = find_kernels(isa);
+    CHECK(found.ok() == here);
+    if (here) {
+      CHECK(found.value()->name == isa);
+    } else {
+      CHECK(found.status().code() == Code::kInvalidArgument);
+      CHECK(found.status().message().find("cannot run the " + isa) != std::string::npos);
+    }
+  }
 }
 
 TEST_CASE("matmul equals float64 for every format, and each element is the same in every batch and row range") {

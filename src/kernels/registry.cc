@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
+#include "kernels/amx/kernels.h"
 #include "kernels/avx2/kernels.h"
 #include "kernels/avx512/kernels.h"
 #include "kernels/ref/kernels.h"
@@ -12,8 +13,9 @@ namespace nautile {
 namespace {
 
 struct Version {
-  const Kernels* kernels;
-  bool runs_here;
+  const char* name;
+  const char* needs;
+  const Kernels* kernels;  // null where it cannot run: not even the code that makes its table may be called there
 };
 
 std::vector<Version> versions() {
@@ -23,28 +25,42 @@ std::vector<Version> versions() {
                       __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
   const bool dot_products = avx512 && __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512bf16") &&
                             __builtin_cpu_supports("avx512vbmi");
-  return {{&ref::kernels(), true}, {&avx2::kernels(), avx2}, {&avx512::kernels(dot_products), avx512}};
+  const bool amx = dot_products && amx::usable();
+  return {{"ref", "nothing", &ref::kernels()},
+          {"avx2", "AVX2 and FMA", avx2 ? &avx2::kernels() : nullptr},
+          {"avx512", "AVX-512 F, BW, VL and DQ", avx512 ? &avx512::kernels(dot_products) : nullptr},
+          {"amx", "AMX-TILE, AMX-BF16 and AMX-INT8, AVX-512 with VNNI, BF16 and VBMI, and Linux 5.16 to allow them",
+           amx ? &amx::kernels() : nullptr}};
 }
 
 }  // namespace
 
+std::vector<std::string> built_isas() {
+  std::vector<std::string> names;
+  for (const Version& version : versions()) names.push_back(version.name);
+  return names;
+}
+
 std::vector<std::string> available_isas() {
   std::vector<std::string> names;
   for (const Version& version : versions()) {
-    if (version.runs_here) names.push_back(version.kernels->name);
+    if (version.kernels != nullptr) names.push_back(version.name);
   }
   return names;
 }
 
 Result<const Kernels*> find_kernels(std::string_view isa) {
   const Kernels* best = nullptr;
+  std::string problem = fmt::format("there are no kernels \"{}\"", isa);
   for (const Version& version : versions()) {
-    if (!version.runs_here) continue;
-    if (isa == version.kernels->name) return version.kernels;
-    best = version.kernels;
+    if (isa == version.name) {
+      if (version.kernels != nullptr) return version.kernels;
+      problem = fmt::format("this machine cannot run the {} kernels, which need {}", isa, version.needs);
+    }
+    if (version.kernels != nullptr) best = version.kernels;
   }
   if (isa == "auto") return best;
-  return Status(Code::kInvalidArgument, fmt::format("no kernels \"{}\" for this CPU", isa), "--isa",
+  return Status(Code::kInvalidArgument, std::move(problem), "--isa",
                 fmt::format("choose auto or one of: {}", fmt::join(available_isas(), ", ")));
 }
 

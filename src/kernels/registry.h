@@ -10,10 +10,14 @@
 
 namespace nautile {
 
-// "ref", "avx2", "avx512": what this program was built with and this CPU can run, slowest first.
+// "ref", "avx2", "avx512", "amx": what this program was built with, slowest first.
+std::vector<std::string> built_isas();
+
+// Those of them that this CPU can run and the system lets it.
 std::vector<std::string> available_isas();
 
-// The fastest for "auto". kInvalidArgument names what there is when `isa` is unknown or this CPU cannot run it.
+// The fastest for "auto". kInvalidArgument says whether `isa` is unknown or this CPU lacks something for it, and names what
+// there is.
 // The reference stays valid for the life of the process. Thread-safety: pure.
 Result<const Kernels*> find_kernels(std::string_view isa);
 

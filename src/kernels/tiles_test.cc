@@ -9,6 +9,7 @@
 #include <random>
 #include <vector>
 
+#include "kernels/amx/kernels.h"
 #include "kernels/registry.h"
 #include "tensor/formats.h"
 
@@ -142,11 +143,29 @@ std::vector<float> product(const Kernels& kernels, const WeightView& weight, con
   return y;
 }
 
+// Those that run here, and the matrix unit's loops over its scalar twin: as the table has them, and without AVX-512 for
+// few tokens.
+const Kernels* twin(bool alone) {
+  auto table = [](const char* name, const TileKernels& tiles) {
+    Kernels kernels;
+    kernels.name = name;
+    kernels.matmul = tiles.matmul;
+    kernels.tiles = &tiles;
+    return kernels;
+  };
+  static const TileKernels &tiles = amx::twin::tile_kernels(),
+                           unit = {tiles.wide, tiles.wide_fp4, amx::twin::products, tiles.narrow};
+  static const Kernels as_table = table("amx twin", tiles), by_unit = table("amx twin alone", unit);
+  return alone ? &by_unit : &as_table;
+}
+
 std::vector<const Kernels*> tile_versions() {
   std::vector<const Kernels*> all;
   for (const std::string& isa : available_isas()) {
     const Kernels* kernels = find_kernels(isa).value();
-    if (kernels->tiles != nullptr) all.push_back(kernels);
+    if (kernels->tiles == nullptr) continue;
+    all.push_back(kernels);
+    if (isa == "avx512") all.insert(all.end(), {twin(false), twin(true)});  // which its code needs
   }
   return all;
 }
@@ -259,6 +278,37 @@ TEST_CASE("int8 activations: extremes keep their scale, zeros stay zero, NaN and
       x[50] = bad;
       const Inputs with = make_inputs(tiles, ActivationFormat::kInt8, m.tiles, 1, x);
       for (const float y : product(*kernels, m.tiles, with, 0, 1, 0, 5)) CHECK(!std::isfinite(y));
+    }
+  }
+}
+
+TEST_CASE("tokens that do not lie evenly, and more than one group of them, change no bit; byte sums are those of AVX-512") {
+  Random random;
+  for (const WeightFormat format : kFormats) {
+    const size_t rows = 37, cols = format == WeightFormat::kFp4 ? 96 : 131, tokens = 150;
+    const Matrix m = make_matrix(format, rows, cols, random);
+    std::vector<float> x(tokens * cols);
+    for (float& v : x) v = random.normal();
+    std::vector<float> bytes;  // of the first version with byte sums of 16 rows a line
+    for (const Kernels* kernels : tile_versions()) {
+      for (const ActivationFormat input : inputs_of(*kernels, format)) {
+        INFO(kernels->name);
+        Inputs in = make_inputs(*kernels->tiles, input, m.tiles, tokens, x);
+        const std::vector<float> y = product(*kernels, m.tiles, in, 0, tokens, 0, rows);
+        std::vector<size_t> order(tokens);
+        for (size_t t = 0; t < tokens; ++t) order[t] = t * 77 % tokens;
+        Inputs mixed = in;
+        for (size_t t = 0; t < tokens; ++t) mixed.rows[t] = in.rows[order[t]];
+        for (const size_t together : {size_t{2}, size_t{12}, size_t{17}, size_t{31}, size_t{33}, size_t{129}, tokens}) {
+          const std::vector<float> part = product(*kernels, m.tiles, mixed, 0, together, 0, rows);
+          for (size_t t = 0; t < together; ++t) {
+            REQUIRE(std::memcmp(part.data() + t * rows, y.data() + order[t] * rows, rows * 4) == 0);
+          }
+        }
+        if (input != ActivationFormat::kInt8) continue;
+        if (bytes.empty()) bytes = y;
+        CHECK(std::memcmp(bytes.data(), y.data(), y.size() * 4) == 0);
+      }
     }
   }
 }

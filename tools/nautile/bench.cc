@@ -199,7 +199,7 @@ void add_bench(CLI::App& app, Run& run) {
   verb->add_option("--decode", flags->decode, "steps a repeat")->capture_default_str();
   verb->add_option("--repeats", flags->repeats, "medians are over so many")->capture_default_str();
   verb->add_option("--threads", flags->threads, "one run each; 0 is one thread for each usable core")->capture_default_str();
-  verb->add_option("--isa", flags->isa, "auto, ref, avx2 or avx512")->capture_default_str();
+  verb->add_option("--isa", flags->isa, "auto, ref, avx2, avx512 or amx")->capture_default_str();
   verb->add_option("--numerics", flags->numerics, "fast, reference or exact")->capture_default_str();
   verb->add_flag("--kernels", flags->kernels, "every kernel alone beside its ceiling, and which instruction sets there are");
   verb->add_option("--plot", flags->plot, "write the roofline and the time by operation to this SVG file");

@@ -48,7 +48,10 @@ class KernelBench {
       if (!row.name.starts_with("int8")) float_ = std::max(float_, row.tflops);
       byte_ = std::max(byte_, row.tflops);
     }
-    out_ = fmt::format("built in and able to run here: {}; chosen: {}\n", fmt::join(available_isas(), ", "), kernels_.name);
+    std::vector<std::string> others = built_isas();
+    for (const std::string& isa : available_isas()) std::erase(others, isa);
+    out_ = fmt::format("built in and able to run here: {}; not here: {}; chosen: {}\n", fmt::join(available_isas(), ", "),
+                       others.empty() ? "none" : fmt::format("{}", fmt::join(others, ", ")), kernels_.name);
     out_ += fmt::format("read {:.1f} GB/s, peak {:.3f} TFLOP/s (float or BF16), {:.3f} Top/s (int8), {} threads, medians of {}\n\n",
                         read_gbs_, float_, byte_, pool_.threads(), kRepeats);
     out_ += fmt::format("{:44} {:>12} {:>16} {:>10}\n", "kernel", "time", "rate", "of ceiling");

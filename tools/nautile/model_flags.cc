@@ -13,7 +13,7 @@ namespace nautile {
 
 void ModelFlags::add(CLI::App& verb) {
   verb.add_option("model", directory, "model directory (default: nano, which ships with the program)");
-  verb.add_option("--isa", options.isa, "kernels: auto, ref, avx2 or avx512")->capture_default_str();
+  verb.add_option("--isa", options.isa, "kernels: auto, ref, avx2, avx512 or amx")->capture_default_str();
   verb.add_option("--threads", options.threads, "threads; 0 is one for each usable core")->capture_default_str();
   verb.add_option("--numerics", numerics, "fast, reference (every official rounding) or exact (none)")
       ->capture_default_str();
