@@ -6,7 +6,9 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <cstdint>
+#include <cstring>
 
 namespace nautile {
 
@@ -27,6 +29,25 @@ void release_pages(const void* data, size_t bytes) {
   const uintptr_t begin = (reinterpret_cast<uintptr_t>(data) + page - 1) / page * page;
   const uintptr_t end = (reinterpret_cast<uintptr_t>(data) + bytes) / page * page;
   if (begin < end) ::madvise(reinterpret_cast<void*>(begin), end - begin, MADV_DONTNEED);
+}
+
+Status populate_pages(const void* data, size_t bytes) {
+#ifdef MADV_POPULATE_READ
+  constexpr int kPopulateRead = MADV_POPULATE_READ;
+#else
+  constexpr int kPopulateRead = 22;  // Linux 5.14
+#endif
+  const uintptr_t page = static_cast<uintptr_t>(::sysconf(_SC_PAGESIZE));
+  const uintptr_t begin = reinterpret_cast<uintptr_t>(data) / page * page;
+  const uintptr_t end = (reinterpret_cast<uintptr_t>(data) + bytes + page - 1) / page * page;
+  void* start = reinterpret_cast<void*>(begin);
+  ::madvise(start, end - begin, MADV_HUGEPAGE);  // where it is not known, nothing is lost
+  while (::madvise(start, end - begin, kPopulateRead) != 0) {
+    if (errno == EINTR || errno == EAGAIN) continue;
+    if (errno == EINVAL || errno == ENOSYS) return {};
+    return {Code::kIo, fmt::format("cannot read: {}", std::strerror(errno == EFAULT ? EIO : errno))};
+  }
+  return {};
 }
 
 }  // namespace nautile
