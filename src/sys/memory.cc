@@ -8,7 +8,10 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstdint>
+#include <cstdlib>
 #include <cstring>
+#include <fstream>
+#include <string>
 
 namespace nautile {
 
@@ -48,6 +51,24 @@ Status populate_pages(const void* data, size_t bytes) {
     return {Code::kIo, fmt::format("cannot read: {}", std::strerror(errno == EFAULT ? EIO : errno))};
   }
   return {};
+}
+
+ProcessMemory process_memory() {
+  ProcessMemory found;
+  std::ifstream status("/proc/self/status");
+  for (std::string line; std::getline(status, line);) {
+    const auto take = [&](const char* key, size_t& value) {
+      if (line.starts_with(key)) value = std::strtoull(line.c_str() + std::strlen(key), nullptr, 10) << 10;
+    };
+    take("VmHWM:", found.peak);
+    take("RssAnon:", found.anonymous);
+    take("RssFile:", found.file);
+  }
+  return found;
+}
+
+void reset_peak_memory() {
+  std::ofstream("/proc/self/clear_refs") << "5";
 }
 
 }  // namespace nautile

@@ -22,4 +22,13 @@ void release_pages(const void* data, size_t bytes);
 // the disk what is not. kIo when that fails: touching the range would end the process. On systems that cannot tell, ok.
 Status populate_pages(const void* data, size_t bytes);
 
+// What this process has of the machine's memory, in bytes; 0 where the system does not say.
+struct ProcessMemory {
+  size_t peak = 0;                 // the most at once, pages of mapped files with it, since the start or the last reset
+  size_t anonymous = 0, file = 0;  // now
+};
+ProcessMemory process_memory();
+// Peaks count from now on, where the system can.
+void reset_peak_memory();
+
 }  // namespace nautile
