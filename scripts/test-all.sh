@@ -37,8 +37,8 @@ dpkg-query -W -f='${Status}' clang 2>/dev/null | grep -q 'install ok installed' 
   echo "installing clang"; apt-get install -y -q --no-install-recommends clang libclang-rt-14-dev
 }
 cmake --preset fuzz >/dev/null
-cmake --build build/fuzz -j "$jobs" --target fuzz_safetensors fuzz_config_json fuzz_tokenizer_json fuzz_output_parser fuzz_disk_file fuzz_grammar fuzz_request
-for name in safetensors config_json tokenizer_json output_parser disk_file grammar request; do
+cmake --build build/fuzz -j "$jobs" --target fuzz_safetensors fuzz_config_json fuzz_tokenizer_json fuzz_output_parser fuzz_disk_file fuzz_grammar fuzz_request fuzz_repacked_header
+for name in safetensors config_json tokenizer_json output_parser disk_file grammar request repacked_header; do
   mkdir -p "build/fuzz/corpus/$name"
   seeds=()
   [ -d "tests/fuzz/seeds/$name" ] && seeds=("tests/fuzz/seeds/$name")

@@ -166,7 +166,7 @@ struct Loader {
         NAUTILE_RETURN_IF_ERROR(split_experts(view, name, tensors));
       }
     }
-    opened.push_back({path, bytes.size(), header.tensors.size()});
+    opened.push_back({path, bytes.size(), header.tensors.size(), bytes, header.data_offset, mapping->modified_ns()});
     owners.push_back(std::move(mapping));
     stored_names_ += header.tensors.size();
     return {};

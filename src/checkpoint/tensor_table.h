@@ -47,6 +47,9 @@ struct CheckpointFile {
   std::string name;
   uint64_t bytes = 0;    // of the whole file
   uint64_t tensors = 0;  // stored in it
+  std::span<const std::byte> contents = {};  // the whole file while the Checkpoint lives; empty for generated weights
+  uint64_t header_bytes = 0;                 // before the first tensor
+  int64_t modified_ns = 0;                   // since 1970
 };
 
 class Checkpoint {

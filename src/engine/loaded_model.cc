@@ -5,7 +5,6 @@
 
 #include "checkpoint/checkpoint.h"
 #include "kernels/registry.h"
-#include "model/inventory.h"
 #include "sys/machine.h"
 
 namespace nautile {
@@ -29,10 +28,13 @@ Result<std::unique_ptr<LoadedModel>> LoadedModel::start(const LoadOptions& optio
 }
 
 // Weights in their places, and the forward pass over them.
-Status LoadedModel::arrange(Checkpoint checkpoint, const ModelConfig& config) {
+Status LoadedModel::arrange(FileSystem& files, Checkpoint checkpoint, const ModelConfig& config,
+                            const LoadOptions& options) {
   checkpoint_ = std::make_unique<Checkpoint>(std::move(checkpoint));
-  NAUTILE_RETURN_IF_ERROR(verify(*checkpoint_, config));
-  NAUTILE_ASSIGN(weights_, load_weights(*checkpoint_, config, {kernels_, policy_of(numerics_), pool_.get()}));
+  LoadWay way{options.repacked, options.compare_repacked, options.progress, options.notice};
+  if (way.repacked == "auto") way.repacked = join_path(directory_, kRepackedName);
+  NAUTILE_ASSIGN(weights_,
+                 load_verified(files, *checkpoint_, config, {kernels_, policy_of(numerics_), pool_.get()}, way));
   forward_ = std::make_unique<Forward>(weights_, numerics_, *kernels_, *pool_);
   return {};
 }
@@ -49,7 +51,7 @@ Result<std::unique_ptr<LoadedModel>> LoadedModel::load(FileSystem& files, const 
   NAUTILE_ASSIGN(model->config_text_, files.read(config_path, kMaxConfigBytes));
   NAUTILE_ASSIGN(const ModelConfig config, parse_config(model->config_text_, config_path));
   NAUTILE_ASSIGN(Checkpoint checkpoint, open_checkpoint(files, directory));
-  NAUTILE_RETURN_IF_ERROR(model->arrange(std::move(checkpoint), config));
+  NAUTILE_RETURN_IF_ERROR(model->arrange(files, std::move(checkpoint), config, options));
   if (options.need_tokenizer) {
     NAUTILE_ASSIGN(model->tokenizer_, Tokenizer::load(files, directory));
     if (model->tokenizer_->size() > static_cast<size_t>(config.vocab_size)) {
@@ -66,7 +68,8 @@ Result<std::unique_ptr<LoadedModel>> LoadedModel::load(FileSystem& files, const 
 Result<std::unique_ptr<LoadedModel>> LoadedModel::of(Checkpoint checkpoint, const ModelConfig& config,
                                                      const LoadOptions& options) {
   NAUTILE_ASSIGN(std::unique_ptr<LoadedModel> model, start(options));
-  NAUTILE_RETURN_IF_ERROR(model->arrange(std::move(checkpoint), config));
+  const std::unique_ptr<FileSystem> files = real_files();
+  NAUTILE_RETURN_IF_ERROR(model->arrange(*files, std::move(checkpoint), config, options));
   return model;
 }
 

@@ -3,12 +3,14 @@
 // Thread-safety: the model is read-only once loaded; `forward` and `pool` belong to one caller at a time.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
 
 #include "base/json.h"
 #include "model/forward.h"
+#include "model/repack_load.h"
 #include "sys/file.h"
 #include "text/tokenizer.h"
 
@@ -19,6 +21,12 @@ struct LoadOptions {
   int threads = 0;           // 0: one a usable core
   Numerics numerics = Numerics::kFast;
   bool need_tokenizer = true;
+  // The repacked file to map, or "auto": the one in the model's directory; empty: none. See model/repack_load.h, also for
+  // the rest.
+  std::string repacked = {};
+  bool compare_repacked = false;
+  LoadProgressFunction progress = nullptr;
+  std::function<void(const std::string&)> notice = nullptr;
 };
 
 class LoadedModel {
@@ -35,8 +43,11 @@ class LoadedModel {
 
   const ModelConfig& config() const { return weights_.config; }
   const Weights& weights() const { return weights_; }
-  // Of the checkpoint's files: memory that the system takes for free, though every step reads it.
-  uint64_t mapped_bytes() const { return weights_.tiles != nullptr ? 0 : checkpoint_->payload_bytes(); }
+  // Of files: memory that the system takes for free, though every step reads it.
+  uint64_t mapped_bytes() const {
+    if (weights_.tiles == nullptr) return checkpoint_->payload_bytes();
+    return weights_.tiles_mapped ? weights_.tile_bytes : 0;
+  }
   const std::string& directory() const { return directory_; }
   std::string name() const;  // the directory's last part
   bool has_tokenizer() const { return tokenizer_.has_value(); }
@@ -59,7 +70,7 @@ class LoadedModel {
  private:
   LoadedModel() = default;
   static Result<std::unique_ptr<LoadedModel>> start(const LoadOptions& options);
-  Status arrange(Checkpoint checkpoint, const ModelConfig& config);
+  Status arrange(FileSystem& files, Checkpoint checkpoint, const ModelConfig& config, const LoadOptions& options);
   Status read_extras(FileSystem& files);
 
   std::string directory_, config_text_;

@@ -9,6 +9,7 @@
 #include <functional>
 #include <map>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "checkpoint/tensor_table.h"
@@ -100,6 +101,8 @@ struct VerifyOptions {
   // this size always; `deep`: all.
   uint64_t scan_limit_bytes = 1 << 20;
   bool deep = false;
+  // Tensors whose contents need no look; none when empty.
+  std::function<bool(std::string_view tensor)> known_sound = nullptr;
   ThreadPool* pool = nullptr;  // for deep scans; none: the caller's thread
   // Called now and then from the calling thread with bytes done and bytes in all.
   std::function<void(uint64_t done, uint64_t total)> progress = nullptr;

@@ -1,6 +1,8 @@
 // Matrix by matrix, in pieces of a few megabytes that any thread may take.
 #include "model/repack.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <mutex>
 #include <vector>
@@ -13,88 +15,107 @@ namespace {
 
 constexpr size_t kPieceBytes = 4 << 20;
 
-struct Matrix {
-  WeightView* view;
-  std::byte* out = nullptr;
-};
-
 struct Piece {
   size_t matrix, tile_begin, tile_end;
 };
 
-std::vector<Matrix> matrices(Weights& weights) {
-  std::vector<Matrix> found;
-  auto add = [&](std::initializer_list<WeightView*> views) {
-    for (WeightView* view : views) found.push_back({view});
+}  // namespace
+
+std::vector<TileMatrix> tile_matrices(Weights& weights) {
+  std::vector<TileMatrix> found;
+  auto add = [&](std::string name, WeightView& view) {
+    if (view.rows != 0 && view.format != WeightFormat::kF32) found.push_back({std::move(name), &view});
   };
-  auto add_layer = [&](Layer& layer) {
+  auto add_expert = [&](const std::string& name, Expert& expert) {
+    add(name + ".w1", expert.w1);
+    add(name + ".w3", expert.w3);
+    add(name + ".w2", expert.w2);
+  };
+  auto add_layer = [&](const std::string& prefix, Layer& layer) {
     Attention& a = layer.attn;
-    add({&a.wq_a, &a.wq_b, &a.wkv, &a.wo_a, &a.wo_b, &a.compressor.wkv, &a.compressor.wgate, &a.indexer.wq_b,
-         &a.indexer.weights_proj, &a.indexer.compressor.wkv, &a.indexer.compressor.wgate, &layer.moe.gate});
-    for (Expert& expert : layer.moe.experts) add({&expert.w1, &expert.w3, &expert.w2});
-    add({&layer.moe.shared.w1, &layer.moe.shared.w3, &layer.moe.shared.w2});
+    const std::string attn = prefix + "attn.", ffn = prefix + "ffn.";
+    add(attn + "wq_a", a.wq_a);
+    add(attn + "wq_b", a.wq_b);
+    add(attn + "wkv", a.wkv);
+    add(attn + "wo_a", a.wo_a);
+    add(attn + "wo_b", a.wo_b);
+    add(attn + "compressor.wkv", a.compressor.wkv);
+    add(attn + "compressor.wgate", a.compressor.wgate);
+    add(attn + "indexer.wq_b", a.indexer.wq_b);
+    add(attn + "indexer.weights_proj", a.indexer.weights_proj);
+    add(attn + "indexer.compressor.wkv", a.indexer.compressor.wkv);
+    add(attn + "indexer.compressor.wgate", a.indexer.compressor.wgate);
+    add(ffn + "gate", layer.moe.gate);
+    for (size_t e = 0; e < layer.moe.experts.size(); ++e) {
+      add_expert(fmt::format("{}experts.{}", ffn, e), layer.moe.experts[e]);
+    }
+    add_expert(ffn + "shared_experts", layer.moe.shared);
   };
-  for (Layer& layer : weights.layers) add_layer(layer);
-  add({&weights.head});
+  for (size_t i = 0; i < weights.layers.size(); ++i) add_layer(fmt::format("layers.{}.", i), weights.layers[i]);
+  add("head", weights.head);
   if (weights.mtp != nullptr) {
-    add_layer(weights.mtp->layer);
-    add({&weights.mtp->e_proj, &weights.mtp->h_proj});
+    add_layer("mtp.0.", weights.mtp->layer);
+    add("mtp.0.e_proj", weights.mtp->e_proj);
+    add("mtp.0.h_proj", weights.mtp->h_proj);
   }
   return found;
 }
 
-void release(const WeightView& view, size_t tile_begin, size_t tile_end) {
-  const size_t begin = tile_begin * kTileRows, end = std::min(view.rows, tile_end * kTileRows);
-  release_pages(view.data + begin * view.row_bytes(), (end - begin) * view.row_bytes());
-  if (view.format != WeightFormat::kFp4) return;  // FP8 scales stay where they are
-  release_pages(view.scales + begin * (view.cols / 32), (end - begin) * (view.cols / 32));
+bool takes_tiles(const Kernels* kernels, const Policy& policy, WeightFormat format) {
+  if (kernels == nullptr || kernels->tiles == nullptr || !policy.tiles || format == WeightFormat::kF32) return false;
+  return format != WeightFormat::kFp4 || policy.int8_experts || kernels->tiles->wide_fp4;
 }
 
-}  // namespace
+void set_tiles(WeightView& view, const std::byte* tiles) {
+  view.data = tiles;
+  view.layout = WeightLayout::kTiles;
+  if (view.format == WeightFormat::kFp4) view.scales = nullptr;
+}
+
+void release_rows(const WeightView& rows, size_t tile_begin, size_t tile_end) {
+  const size_t begin = tile_begin * kTileRows, end = std::min(rows.rows, tile_end * kTileRows);
+  release_pages(rows.data + begin * rows.row_bytes(), (end - begin) * rows.row_bytes());
+  if (rows.format != WeightFormat::kFp4) return;  // FP8 scales stay where they are
+  release_pages(rows.scales + begin * (rows.cols / 32), (end - begin) * (rows.cols / 32));
+}
 
 Status pack_weights(Weights& weights, const Packing& packing) {
-  if (packing.kernels == nullptr || packing.kernels->tiles == nullptr || !packing.policy.tiles) return {};
-  const TileKernels& kernels = *packing.kernels->tiles;
-  std::vector<Matrix> all = matrices(weights);
-  std::erase_if(all, [&](const Matrix& m) {
-    const WeightFormat format = m.view->format;
-    return m.view->rows == 0 || format == WeightFormat::kF32 ||
-           (format == WeightFormat::kFp4 && !packing.policy.int8_experts && !kernels.wide_fp4);
-  });
+  std::vector<TileMatrix> all = tile_matrices(weights);
+  std::erase_if(all, [&](const TileMatrix& m) { return !takes_tiles(packing.kernels, packing.policy, m.view->format); });
+  if (all.empty()) return {};
   size_t total = 0;
-  for (const Matrix& m : all) total += tile_count(m.view->rows) * tile_bytes(m.view->format, m.view->cols);
-  NAUTILE_ASSIGN(weights.tiles, large_pages(total));
+  for (const TileMatrix& m : all) total += tile_count(m.view->rows) * tile_bytes(m.view->format, m.view->cols);
+  NAUTILE_ASSIGN(std::shared_ptr<std::byte> memory, large_pages(total));
+  std::vector<std::byte*> tiles;  // by matrix
   std::vector<Piece> pieces;
   size_t at = 0;
   for (size_t i = 0; i < all.size(); ++i) {
-    all[i].out = weights.tiles.get() + at;
-    const size_t bytes = tile_bytes(all[i].view->format, all[i].view->cols), tiles = tile_count(all[i].view->rows);
+    tiles.push_back(memory.get() + at);
+    const size_t bytes = tile_bytes(all[i].view->format, all[i].view->cols), count = tile_count(all[i].view->rows);
     const size_t step = std::max<size_t>(1, kPieceBytes / bytes);
-    for (size_t tile = 0; tile < tiles; tile += step) pieces.push_back({i, tile, std::min(tiles, tile + step)});
-    at += tiles * bytes;
+    for (size_t tile = 0; tile < count; tile += step) pieces.push_back({i, tile, std::min(count, tile + step)});
+    at += count * bytes;
   }
   std::mutex mutex;  // of `done` and the callback
   uint64_t done = 0;
   auto pack = [&](int, size_t index) {
     const Piece& piece = pieces[index];
-    const Matrix& m = all[piece.matrix];
-    pack_tiles(*m.view, piece.tile_begin, piece.tile_end, m.out);
-    if (packing.release_source) release(*m.view, piece.tile_begin, piece.tile_end);
+    const WeightView& rows = *all[piece.matrix].view;
+    pack_tiles(rows, piece.tile_begin, piece.tile_end, tiles[piece.matrix]);
+    if (packing.release_source) release_rows(rows, piece.tile_begin, piece.tile_end);
     if (!packing.progress) return;
     const std::lock_guard lock(mutex);
-    done += (piece.tile_end - piece.tile_begin) * tile_bytes(m.view->format, m.view->cols);
-    packing.progress(done, total);
+    done += (piece.tile_end - piece.tile_begin) * tile_bytes(rows.format, rows.cols);
+    packing.progress({"repacking", done, total});
   };
   if (packing.pool != nullptr) {
     packing.pool->for_items(pieces.size(), pack);
   } else {
     for (size_t i = 0; i < pieces.size(); ++i) pack(0, i);
   }
-  for (const Matrix& m : all) {
-    m.view->data = m.out;
-    m.view->layout = WeightLayout::kTiles;
-    if (m.view->format == WeightFormat::kFp4) m.view->scales = nullptr;
-  }
+  for (size_t i = 0; i < all.size(); ++i) set_tiles(*all[i].view, tiles[i]);
+  weights.tiles = std::move(memory);
+  weights.tile_bytes = total;
   return {};
 }
 

@@ -3,6 +3,8 @@
 
 #include <cstdint>
 #include <functional>
+#include <string>
+#include <vector>
 
 #include "kernels/tiles.h"
 #include "model/numerics.h"
@@ -12,6 +14,13 @@ namespace nautile {
 
 struct Weights;
 
+// How far loading has come.
+struct LoadProgress {
+  const char* what = "";         // "repacking", "writing tiles", "checking tiles", "comparing tiles"
+  uint64_t done = 0, total = 0;  // bytes
+};
+using LoadProgressFunction = std::function<void(const LoadProgress&)>;
+
 struct Packing {
   const Kernels* kernels = nullptr;  // null: nothing is packed
   Policy policy;                     // the one the weights will run under
@@ -19,8 +28,22 @@ struct Packing {
   // Whether the checkpoint's own bytes are given back to the system as they are packed, so that both never stand in
   // memory together. Mapped files can still be read; generated weights are gone.
   bool release_source = true;
-  std::function<void(uint64_t done, uint64_t total)> progress = nullptr;  // bytes; from any thread, one at a time
+  LoadProgressFunction progress = nullptr;  // from any thread, one at a time
 };
+
+// A matrix that can lie in tiles, by the checkpoint's name without ".weight". Views with rows == 0 are left out.
+struct TileMatrix {
+  std::string name;
+  WeightView* view;
+};
+// All of them, in the order in which a step reads them.
+std::vector<TileMatrix> tile_matrices(Weights& weights);
+// Whether these kernels multiply a matrix of that format in tiles under that policy.
+bool takes_tiles(const Kernels* kernels, const Policy& policy, WeightFormat format);
+// Turns a view of rows into one of its tiles.
+void set_tiles(WeightView& view, const std::byte* tiles);
+// Gives back the pages of the rows behind tiles [tile_begin, tile_end).
+void release_rows(const WeightView& rows, size_t tile_begin, size_t tile_end);
 
 // Packs every matrix that the kernels multiply in tiles, into memory that `weights` owns. kResourceExhausted.
 Status pack_weights(Weights& weights, const Packing& packing);

@@ -281,6 +281,7 @@ Status verify(const Checkpoint& checkpoint, const ModelConfig& config, const Ver
     }
     const Rule rule = rule_for(want, tensor->dtype);
     if (rule == Rule::kNone || (!options.deep && tensor->bytes > options.scan_limit_bytes)) continue;
+    if (options.known_sound && options.known_sound(tensor->name)) continue;
     for (uint64_t begin = 0; begin < tensor->bytes; begin += kChunkBytes) {
       chunks.push_back({tensor, rule, begin, std::min(begin + kChunkBytes, tensor->bytes)});
     }

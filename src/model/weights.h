@@ -1,5 +1,6 @@
 // Weights: the checkpoint's tensors, arranged the way the forward pass reads them. Big matrices stay where the
-// checkpoint has them (mapped) or are repacked once into tiles; small vectors are widened to float.
+// checkpoint has them (mapped), are repacked once into tiles, or lie in a file of tiles (mapped); small vectors are
+// widened to float.
 //
 // Thread-safety: read-only once loaded. Lifetime: the Checkpoint must outlive the Weights.
 #pragma once
@@ -85,7 +86,9 @@ struct Weights {
   HyperHead hc_head;
   std::vector<Layer> layers;
   std::unique_ptr<Mtp> mtp;  // when the checkpoint has one
-  std::shared_ptr<std::byte> tiles;  // the repacked matrices, if any
+  std::shared_ptr<const void> tiles;  // keeps the repacked matrices, if any: memory of our own or a mapped file
+  uint64_t tile_bytes = 0;
+  bool tiles_mapped = false;
 };
 
 // Bytes and multiply-adds of one token's way through the main model, in three parts: what every token touches (embedding

@@ -1,4 +1,4 @@
-// Files: read whole, map read-only, write atomically. The only place where Nautile opens files, so that tests can break
+// Files: read whole, map read-only, write atomically, in one go or in pieces. The only place where Nautile opens files, so that tests can break
 // them (FileSystem is an interface; Faults wraps it in tests).
 //
 // Thread-safety: a FileSystem may be used from several threads; a MappedFile is read-only and may be shared.
@@ -20,7 +20,8 @@ namespace nautile {
 class MappedFile {
  public:
   MappedFile() = default;
-  MappedFile(const std::byte* data, size_t bytes) : data_(data), bytes_(bytes) {}
+  MappedFile(const std::byte* data, size_t bytes, int64_t modified_ns = 0)
+      : data_(data), bytes_(bytes), modified_ns_(modified_ns) {}
   MappedFile(MappedFile&& other) noexcept { swap(other); }
   MappedFile& operator=(MappedFile&& other) noexcept {
     swap(other);
@@ -29,14 +30,28 @@ class MappedFile {
   ~MappedFile();
 
   std::span<const std::byte> bytes() const { return {data_, bytes_}; }
+  int64_t modified_ns() const { return modified_ns_; }  // when the file was last written, since 1970
 
  private:
   void swap(MappedFile& other) noexcept {
     std::swap(data_, other.data_);
     std::swap(bytes_, other.bytes_);
+    std::swap(modified_ns_, other.modified_ns_);
   }
   const std::byte* data_ = nullptr;
   size_t bytes_ = 0;
+  int64_t modified_ns_ = 0;
+};
+
+// A new file that gets its name only when all of it is written. Until then it is PATH.partial, which one writer at a
+// time holds; destroyed unfinished, it goes. What a killed process leaves of it is taken over by the next writer.
+class FileWriter {
+ public:
+  virtual ~FileWriter() = default;
+  // From several threads, into ranges that do not overlap. kResourceExhausted when the disk is full.
+  virtual Status write(uint64_t offset, std::span<const std::byte> bytes) = 0;
+  // Puts the bytes on stable storage and then the file in its place, where it replaces what was there.
+  virtual Status finish() = 0;
 };
 
 class FileSystem {
@@ -50,6 +65,9 @@ class FileSystem {
   virtual bool exists(const std::string& path) = 0;
   // Writes to a neighbour, syncs, renames: readers see the old bytes or all the new ones.
   virtual Status write(const std::string& path, std::string_view bytes) = 0;
+  // A file of so many bytes, to be written in pieces. Room for all of it is taken at once: kResourceExhausted when there
+  // is less. kIo when another process is writing the same file.
+  virtual Result<std::unique_ptr<FileWriter>> create(const std::string& path, uint64_t bytes) = 0;
 };
 
 // The operating system's files.

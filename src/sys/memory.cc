@@ -6,7 +6,12 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <cstdint>
+#include <cstdlib>
+#include <cstring>
+#include <fstream>
+#include <string>
 
 namespace nautile {
 
@@ -27,6 +32,43 @@ void release_pages(const void* data, size_t bytes) {
   const uintptr_t begin = (reinterpret_cast<uintptr_t>(data) + page - 1) / page * page;
   const uintptr_t end = (reinterpret_cast<uintptr_t>(data) + bytes) / page * page;
   if (begin < end) ::madvise(reinterpret_cast<void*>(begin), end - begin, MADV_DONTNEED);
+}
+
+Status populate_pages(const void* data, size_t bytes) {
+#ifdef MADV_POPULATE_READ
+  constexpr int kPopulateRead = MADV_POPULATE_READ;
+#else
+  constexpr int kPopulateRead = 22;  // Linux 5.14
+#endif
+  const uintptr_t page = static_cast<uintptr_t>(::sysconf(_SC_PAGESIZE));
+  const uintptr_t begin = reinterpret_cast<uintptr_t>(data) / page * page;
+  const uintptr_t end = (reinterpret_cast<uintptr_t>(data) + bytes + page - 1) / page * page;
+  void* start = reinterpret_cast<void*>(begin);
+  ::madvise(start, end - begin, MADV_HUGEPAGE);  // where it is not known, nothing is lost
+  while (::madvise(start, end - begin, kPopulateRead) != 0) {
+    if (errno == EINTR || errno == EAGAIN) continue;
+    if (errno == EINVAL || errno == ENOSYS) return {};
+    return {Code::kIo, fmt::format("cannot read: {}", std::strerror(errno == EFAULT ? EIO : errno))};
+  }
+  return {};
+}
+
+ProcessMemory process_memory() {
+  ProcessMemory found;
+  std::ifstream status("/proc/self/status");
+  for (std::string line; std::getline(status, line);) {
+    const auto take = [&](const char* key, size_t& value) {
+      if (line.starts_with(key)) value = std::strtoull(line.c_str() + std::strlen(key), nullptr, 10) << 10;
+    };
+    take("VmHWM:", found.peak);
+    take("RssAnon:", found.anonymous);
+    take("RssFile:", found.file);
+  }
+  return found;
+}
+
+void reset_peak_memory() {
+  std::ofstream("/proc/self/clear_refs") << "5";
 }
 
 }  // namespace nautile

@@ -18,4 +18,17 @@ Result<std::shared_ptr<std::byte>> large_pages(size_t bytes);
 // file reads as zero from now on.
 void release_pages(const void* data, size_t bytes);
 
+// Maps the pages of a range of a mapped file, large ones where its file system has them in memory as such, reading from
+// the disk what is not. kIo when that fails: touching the range would end the process. On systems that cannot tell, ok.
+Status populate_pages(const void* data, size_t bytes);
+
+// What this process has of the machine's memory, in bytes; 0 where the system does not say.
+struct ProcessMemory {
+  size_t peak = 0;                 // the most at once, pages of mapped files with it, since the start or the last reset
+  size_t anonymous = 0, file = 0;  // now
+};
+ProcessMemory process_memory();
+// Peaks count from now on, where the system can.
+void reset_peak_memory();
+
 }  // namespace nautile

@@ -11,8 +11,13 @@
 #include "bench_rows.h"
 #include "checkpoint/checkpoint.h"
 #include "kernels/registry.h"
+#include "load_bar.h"
+#include "model/repack_load.h"
 #include "model/synthetic.h"
+#include "model_flags.h"
+#include "sys/clock.h"
 #include "sys/machine.h"
+#include "sys/memory.h"
 #include "sys/probe.h"
 #include "verbs.h"
 
@@ -21,10 +26,10 @@ namespace {
 
 struct BenchFlags {
   std::string model, shape, ratios = "0,4,128", depth = "0", prefill = "128,512", batch = "1", threads = "0", isa = "auto",
-                            numerics = "fast", plot;
+                            numerics = "fast", plot, repacked;
   int64_t layers = 0;
   int vocabulary = 4096, decode = 16, repeats = 5;
-  bool json = false, csv = false, kernels = false, engine = false;
+  bool json = false, csv = false, kernels = false, engine = false, compare_repacked = false;
 };
 
 // "0,4k,1M" as numbers.
@@ -60,7 +65,6 @@ Result<BenchModel> open_model(const BenchFlags& flags) {
   NAUTILE_ASSIGN(out.config, parse_config(text, path));
   NAUTILE_ASSIGN(Checkpoint opened, open_checkpoint(*out.files, flags.model));
   out.checkpoint = std::make_unique<Checkpoint>(std::move(opened));
-  NAUTILE_RETURN_IF_ERROR(verify(*out.checkpoint, out.config));
   return out;
 }
 
@@ -96,7 +100,12 @@ Result<BenchModel> make_model(const BenchFlags& flags, ThreadPool& pool) {
 
 Status engine(const BenchFlags& flags, Numerics numerics, int threads, const std::vector<int64_t>& batches,
               ThreadPool& pool) {
-  const LoadOptions options{flags.isa, threads, numerics, !flags.model.empty()};
+  LoadBar bar;
+  LoadOptions options{flags.isa, threads, numerics, !flags.model.empty()};
+  options.repacked = flags.repacked;
+  options.compare_repacked = flags.compare_repacked;
+  options.progress = [&](const LoadProgress& p) { bar.show(p); };
+  options.notice = [&](const std::string& text) { bar.notice(text); };
   if (!flags.model.empty()) {
     const std::unique_ptr<FileSystem> files = real_files();
     NAUTILE_ASSIGN(const std::unique_ptr<LoadedModel> model, LoadedModel::load(*files, flags.model, options));
@@ -106,6 +115,29 @@ Status engine(const BenchFlags& flags, Numerics numerics, int threads, const std
   NAUTILE_ASSIGN(const std::unique_ptr<LoadedModel> model,
                  LoadedModel::of(std::move(*made.checkpoint), made.config, options));
   return bench_engine(*model, batches, flags.decode, flags.json);
+}
+
+Result<Weights> load_weights(const BenchFlags& flags, const BenchModel& model, Packing packing, LoadReport& load) {
+  LoadBar bar;
+  LoadWay way{flags.repacked, flags.compare_repacked};
+  way.progress = [&](const LoadProgress& p) {
+    load.progress(p);
+    bar.show(p);
+  };
+  way.notice = [&](const std::string& text) { bar.notice(text); };
+  if (way.repacked == "auto") way.repacked = join_path(flags.model, kRepackedName);
+  packing.progress = way.progress;
+  reset_peak_memory();
+  NAUTILE_ASSIGN(Weights weights, flags.model.empty()
+                                      ? nautile::load_weights(*model.checkpoint, model.config, packing)
+                                      : load_verified(*model.files, *model.checkpoint, model.config, packing, way));
+  const ProcessMemory memory = process_memory();
+  load.weight_bytes = static_cast<double>(model.checkpoint->payload_bytes());
+  load.peak_bytes = static_cast<double>(memory.peak);
+  load.anonymous_bytes = static_cast<double>(memory.anonymous);
+  load.file_bytes = static_cast<double>(memory.file);
+  load.mapped = weights.tiles_mapped;
+  return weights;
 }
 
 Status bench(const BenchFlags& flags) {
@@ -121,11 +153,17 @@ Status bench(const BenchFlags& flags) {
   if (flags.model.empty() == flags.shape.empty()) {
     return {Code::kInvalidArgument, "give either a model directory or --shape", {}, "for example --shape v4-flash"};
   }
+  if (!flags.shape.empty() && !flags.repacked.empty()) {
+    return {Code::kInvalidArgument, "synthetic weights have no files, so no repacked file can be theirs", "--repacked"};
+  }
   ThreadPool all(usable_cores());
   if (flags.engine) return engine(flags, numerics, static_cast<int>(threads.front()), batches, all);
+  double begin = seconds_now();
   NAUTILE_ASSIGN(const BenchModel model, flags.model.empty() ? make_model(flags, all) : open_model(flags));
-  NAUTILE_ASSIGN(const Weights weights,
-                 load_weights(*model.checkpoint, model.config, {kernels, policy_of(numerics), &all}));
+  if (flags.model.empty()) begin = seconds_now();
+  LoadReport load;
+  NAUTILE_ASSIGN(const Weights weights, load_weights(flags, model, {kernels, policy_of(numerics), &all}, load));
+  load.seconds = seconds_now() - begin;
   std::vector<BenchRow> rows;
   Ceilings ceilings;
   for (const int64_t count : threads) {
@@ -162,9 +200,9 @@ Status bench(const BenchFlags& flags) {
   if (flags.csv) {
     fmt::print("{}", bench_csv(rows));
   } else if (flags.json) {
-    fmt::print("{}", bench_json(rows, kernels->name, flags.numerics, model.config.layers, ceilings));
+    fmt::print("{}", bench_json(rows, kernels->name, flags.numerics, model.config.layers, ceilings, load));
   } else {
-    fmt::print("{}", bench_text(rows));
+    fmt::print("{}{}", bench_text(rows), load_text(load, rows));
   }
   if (!flags.plot.empty()) {
     const std::string title = fmt::format("{} on {}, {} kernels, {} numerics", flags.model.empty() ? flags.shape : flags.model,
@@ -201,6 +239,7 @@ void add_bench(CLI::App& app, Run& run) {
   verb->add_option("--threads", flags->threads, "one run each; 0 is one thread for each usable core")->capture_default_str();
   verb->add_option("--isa", flags->isa, "auto, ref, avx2, avx512 or amx")->capture_default_str();
   verb->add_option("--numerics", flags->numerics, "fast, reference or exact")->capture_default_str();
+  add_repacked_flags(*verb, flags->repacked, flags->compare_repacked);
   verb->add_flag("--kernels", flags->kernels, "every kernel alone beside its ceiling, and which instruction sets there are");
   verb->add_option("--plot", flags->plot, "write the roofline and the time by operation to this SVG file");
   verb->add_flag("--engine", flags->engine,

@@ -1,8 +1,11 @@
 // Rows as text, CSV and JSON.
 #include <fmt/format.h>
 
+#include <algorithm>
+
 #include "base/json.h"
 #include "bench_rows.h"
+#include "sys/clock.h"
 
 namespace nautile {
 
@@ -31,6 +34,33 @@ std::string bench_text(const std::vector<BenchRow>& rows) {
   return out;
 }
 
+void LoadReport::progress(const LoadProgress& p) {
+  const double now = seconds_now();
+  if (parts.empty() || parts.back().what != p.what) parts.push_back({p.what, 0, now, now});
+  parts.back().bytes = static_cast<double>(p.done);
+  parts.back().end = now;
+}
+
+std::string load_text(const LoadReport& load, const std::vector<BenchRow>& rows) {
+  std::string out = fmt::format("\nloaded in {:.2f} s", load.seconds);
+  double read = 0;
+  for (const BenchRow& r : rows) read = std::max(read, r.read_gbs);
+  for (const LoadReport::Part& part : load.parts) {
+    if (part.seconds() <= 0) continue;
+    const double rate = part.bytes / part.seconds() / 1e9;
+    out += fmt::format("; {} {:.2f} GB at {:.2f} GB/s", part.what, part.bytes / 1e9, rate);
+    if (read > 0) out += fmt::format(" ({:.0f}% of the read rate)", 100 * rate / read);
+  }
+  out += fmt::format("\nmemory: weights {:.2f} GB ({}); at most {:.2f} GB while loading, {:.2f} anonymous and {:.2f} of files after\n",
+                     load.weight_bytes / 1e9, load.mapped ? "mapped from a repacked file" : "in memory of the process",
+                     load.peak_bytes / 1e9, load.anonymous_bytes / 1e9, load.file_bytes / 1e9);
+  for (const BenchRow& r : rows) {
+    out += fmt::format("  {:8} {:>8} {:>5} {:>6}  at most {:.3f} GB: {:.3f} x the weights; {:.1f} MB of it states\n", r.what, r.depth, r.batch,
+                       r.chunk, r.peak_bytes / 1e9, r.peak_bytes / load.weight_bytes, r.state_bytes / 1e6);
+  }
+  return out;
+}
+
 std::string bench_csv(const std::vector<BenchRow>& rows) {
   std::string out =
       "what,depth,batch,chunk,threads,tokens_per_s,slowest,fastest,bound_tokens_per_s,weight_gb_per_s,read_gb_per_s,"
@@ -48,7 +78,7 @@ std::string bench_csv(const std::vector<BenchRow>& rows) {
 }
 
 std::string bench_json(const std::vector<BenchRow>& rows, const std::string& isa, const std::string& numerics, int layers,
-                       const Ceilings& ceilings) {
+                       const Ceilings& ceilings, const LoadReport& load) {
   Json out = {{"cpu", cpu_name()},
               {"isa", isa},
               {"numerics", numerics},
@@ -56,7 +86,18 @@ std::string bench_json(const std::vector<BenchRow>& rows, const std::string& isa
               {"read_gb_per_s", ceilings.read_gbs},
               {"peak_tflops", ceilings.float_tflops},
               {"peak_int8_tops", ceilings.byte_tops},
+              {"load",
+               {{"seconds", load.seconds},
+                {"mapped", load.mapped},
+                {"weight_bytes", load.weight_bytes},
+                {"peak_bytes", load.peak_bytes},
+                {"anonymous_bytes", load.anonymous_bytes},
+                {"file_bytes", load.file_bytes},
+                {"parts", Json::array()}}},
               {"rows", Json::array()}};
+  for (const LoadReport::Part& part : load.parts) {
+    out["load"]["parts"].push_back({{"what", part.what}, {"bytes", part.bytes}, {"seconds", part.seconds()}});
+  }
   for (const BenchRow& r : rows) {
     out["threads"] = r.threads;
     Json row = {{"what", r.what},
@@ -75,6 +116,8 @@ std::string bench_json(const std::vector<BenchRow>& rows, const std::string& isa
                 {"tflops", r.tflops()},
                 {"percent_of_peak", r.percent_of_peak()},
                 {"experts_a_layer", r.experts},
+                {"peak_memory_bytes", r.peak_bytes},
+                {"state_bytes", r.state_bytes},
                 {"bytes", {{"weights", r.cost.weight_bytes}, {"attention", r.cost.attention_bytes}, {"index", r.cost.index_bytes}}},
                 {"operations", {{"weights", r.cost.weight_ops}, {"attention", r.cost.attention_ops}, {"index", r.cost.index_ops}}}};
     for (size_t i = 0; i < kOps; ++i) row["ms_a_step"][kOpNames[i]] = 1e3 * r.op_seconds[i];

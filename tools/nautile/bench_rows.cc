@@ -5,6 +5,7 @@
 
 #include "model/pooling.h"
 #include "sys/clock.h"
+#include "sys/memory.h"
 
 namespace nautile {
 
@@ -89,6 +90,7 @@ Result<BenchRow> Bench::decode(int64_t depth, int64_t batch, int steps) {
   BenchRow row{"decode", depth, batch, 1, pool_.threads()};
   NAUTILE_RETURN_IF_ERROR(step());
   NAUTILE_ASSIGN(const double before, read_rate());
+  reset_peak_memory();
   std::vector<double> rates;
   const uint64_t experts = forward_.experts_read();
   forward_.clock().reset();
@@ -110,6 +112,7 @@ Result<BenchRow> Bench::prefill(int64_t depth, int64_t chunk) {
   depth = std::min<int64_t>(depth, weights_.config.max_positions - chunk);
   BenchRow row{"prefill", depth, 1, chunk, pool_.threads()};
   NAUTILE_ASSIGN(const double before, read_rate());
+  reset_peak_memory();
   std::vector<double> rates;
   std::array<double, kOps> ops{};
   uint64_t experts = 0;
@@ -140,6 +143,11 @@ void Bench::finish(BenchRow& row, const std::vector<double>& rates, double exper
   row.tokens_per_s = median(rates);
   row.low = *std::min_element(rates.begin(), rates.end());
   row.high = *std::max_element(rates.begin(), rates.end());
+  row.peak_bytes = static_cast<double>(process_memory().peak);
+  const CacheLayout& layout = *forward_.layout();
+  const int64_t blocks = (row.depth + row.chunk * (row.what == "decode" ? static_cast<int64_t>(steps) : 1)) / kBlockTokens + 1;
+  row.state_bytes = static_cast<double>(row.batch) * (static_cast<double>(layout.private_bytes()) +
+                                                      static_cast<double>(blocks) * static_cast<double>(layout.block_bytes()));
   const WeightCost& w = weight_cost_;
   const double layers = static_cast<double>(weights_.layers.size()), tokens = static_cast<double>(row.batch * row.chunk);
   row.experts = experts / layers;

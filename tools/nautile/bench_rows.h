@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "model/forward.h"
+#include "model/repack.h"
 #include "sys/probe.h"
 
 namespace nautile {
@@ -39,6 +40,7 @@ struct BenchRow {
   StepCost cost{};                             // of one step
   Ceilings ceilings{};
   std::array<double, kOps> op_seconds{};       // of one step, mean of the repeats
+  double peak_bytes = 0, state_bytes = 0;      // most memory of the process while it ran; of it, the sequences' states
 
   double step_s() const { return static_cast<double>(batch * chunk) / tokens_per_s; }
   double weight_gbs() const { return cost.weight_bytes / step_s() / 1e9; }
@@ -49,6 +51,23 @@ struct BenchRow {
     return static_cast<double>(batch * chunk) / cost.bound_s(read_gbs, ceilings);
   }
   double percent_of_bound() const { return 100 * tokens_per_s / bound_tokens_per_s(); }
+};
+
+// How the weights came into memory.
+struct LoadReport {
+  struct Part {
+    std::string what;
+    double bytes = 0, begin = 0, end = 0;  // seconds_now()
+    double seconds() const { return end - begin; }
+  };
+  double seconds = 0;       // from the command to weights that can be used, making synthetic ones not counted
+  std::vector<Part> parts;  // those that had bytes to handle
+  double weight_bytes = 0;  // of all tensors
+  double peak_bytes = 0;    // most memory of the process meanwhile
+  double anonymous_bytes = 0, file_bytes = 0;  // of it, after
+  bool mapped = false;      // from a repacked file
+
+  void progress(const LoadProgress& p);
 };
 
 class Bench {
@@ -83,7 +102,8 @@ class Bench {
 std::string bench_text(const std::vector<BenchRow>& rows);
 std::string bench_csv(const std::vector<BenchRow>& rows);
 std::string bench_json(const std::vector<BenchRow>& rows, const std::string& isa, const std::string& numerics, int layers,
-                       const Ceilings& ceilings);
+                       const Ceilings& ceilings, const LoadReport& load);
+std::string load_text(const LoadReport& load, const std::vector<BenchRow>& rows);
 // Left, the roofline with every row on it; right, where each row's time goes.
 std::string bench_svg(const std::vector<BenchRow>& rows, const std::string& title);
 

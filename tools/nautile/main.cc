@@ -34,6 +34,7 @@ int main(int argc, char** argv) {
   add_tokenize(app, run);
   add_inspect(app, run);
   add_plan(app, run);
+  add_repack(app, run);
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {

@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <filesystem>
 
+#include "load_bar.h"
 #include "sys/random.h"
 
 namespace nautile {
@@ -17,6 +18,13 @@ void ModelFlags::add(CLI::App& verb) {
   verb.add_option("--threads", options.threads, "threads; 0 is one for each usable core")->capture_default_str();
   verb.add_option("--numerics", numerics, "fast, reference (every official rounding) or exact (none)")
       ->capture_default_str();
+  add_repacked_flags(verb, options.repacked, options.compare_repacked);
+}
+
+void add_repacked_flags(CLI::App& verb, std::string& repacked, bool& compare) {
+  verb.add_option("--repacked", repacked,
+                  "map the weights from this repacked file, made first if it is not there; auto: in the model's directory");
+  verb.add_flag("--compare-repacked", compare, "hold all of it against the checkpoint, which is read whole for that");
 }
 
 Result<std::unique_ptr<LoadedModel>> ModelFlags::load(FileSystem& files) {
@@ -24,7 +32,13 @@ Result<std::unique_ptr<LoadedModel>> ModelFlags::load(FileSystem& files) {
   if (directory.empty()) {
     NAUTILE_ASSIGN(directory, find_nano(files));
   }
-  return LoadedModel::load(files, directory, options);
+  LoadBar bar(quiet);
+  options.progress = [&](const LoadProgress& progress) { bar.show(progress); };
+  options.notice = [&](const std::string& text) { bar.notice(text); };
+  auto model = LoadedModel::load(files, directory, options);
+  options.progress = nullptr;
+  options.notice = nullptr;
+  return model;
 }
 
 void ReplyFlags::add(CLI::App& verb) {

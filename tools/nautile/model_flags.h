@@ -1,4 +1,4 @@
-// Flags that several verbs share: which model, how to compute, how to sample.
+// Flags that several verbs share: which model, how to load and compute, how to sample.
 #pragma once
 
 #include <optional>
@@ -15,11 +15,15 @@ struct ModelFlags {
   std::string directory;  // empty: nano, the model that ships with the program
   LoadOptions options;
   std::string numerics = "fast";
+  bool quiet = false;  // no progress of loading; what is not as asked for is still said
 
   void add(CLI::App& verb);
   // Opens the model; the directory in use is left in `directory`.
   Result<std::unique_ptr<LoadedModel>> load(FileSystem& files);
 };
+
+// --repacked and what goes with it.
+void add_repacked_flags(CLI::App& verb, std::string& repacked, bool& compare);
 
 // What `chat` and `run` let a person choose of a reply.
 struct ReplyFlags {

@@ -114,6 +114,7 @@ Result<std::shared_ptr<serve::Backend>> load_backend(ServeFlags& flags, FileSyst
       NAUTILE_ASSIGN(backend->scripts, parse_json(text, flags.scripts));
     }
   } else {
+    flags.model.quiet = flags.quiet;
     NAUTILE_ASSIGN(loaded->model, flags.model.load(files));
     LoadedModel& model = *loaded->model;
     served.tokenizer = &model.tokenizer();

@@ -23,6 +23,7 @@ void add_score(CLI::App& app, Run& run);
 void add_tokenize(CLI::App& app, Run& run);
 void add_inspect(CLI::App& app, Run& run);
 void add_plan(CLI::App& app, Run& run);
+void add_repack(CLI::App& app, Run& run);
 void add_serve(CLI::App& app, Run& run);
 
 }  // namespace nautile
