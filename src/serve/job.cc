@@ -8,6 +8,7 @@
 
 #include "serve/translate.h"
 #include "sys/clock.h"
+#include "text/exact_json.h"
 
 namespace nautile::serve {
 namespace {
@@ -54,6 +55,7 @@ Job::Job(Backend& backend, ReplayStore& replay, http::Loop& loop, std::shared_pt
   ReplyContext context{backend_.model, exchange_->request.id, static_cast<int64_t>(std::time(nullptr)),
                        settings_.reasoning_alias};
   writer_ = writer_for(ask_, context);
+  replays_ = ask_.chat && !ask_.conversation.declared_tools().empty();
 }
 
 OutputPlan Job::plan(const std::vector<TokenId>& prompt) const {
@@ -282,6 +284,9 @@ bool Job::pump_choice(Choice& choice, std::string& out) {
     last_token_s_ = now;
   }
   choice.polled += static_cast<uint32_t>(events.size());
+  if (replays_) {
+    for (const TokenEvent& event : events) choice.turn.push_back(event.id);
+  }
   if (ask_.logprobs || ask_.return_token_ids || ask_.best_of > ask_.n) {
     std::move(events.begin(), events.end(), std::back_inserter(choice.state.tokens));
   }
@@ -350,7 +355,6 @@ void Job::deliver_one(Choice& choice, Piece& piece, std::string& out) {
     case OutputEvent::kToolStart: {
       const char* prefix = ask_.dialect == Dialect::kMessages ? "toolu_" : "call_";
       state.calls.push_back({prefix + http::random_hex(16), piece.text, {}, false});
-      keep_replay(choice);
       break;
     }
     case OutputEvent::kToolArguments:
@@ -377,17 +381,44 @@ void Job::deliver_one(Choice& choice, Piece& piece, std::string& out) {
   writer_->piece(state, piece, so_far, out);
 }
 
-// The client may come back without the reasoning of this turn.
-void Job::keep_replay(const Choice& choice) {
-  if (!choice.state.reasoning.empty())
-    replay_.keep(settings_.owner, choice.state.calls.back().id, choice.state.reasoning);
+// The turn may come back, perhaps without its reasoning, and is then to be what was generated.
+void Job::keep_replay(Choice& choice) {
+  const ChoiceState& state = choice.state;
+  if (const std::string handle = writer_->reasoning_handle(); !handle.empty() && !state.reasoning.empty()) {
+    replay_.keep(settings_.owner, handle, {state.reasoning, {}, {}, nullptr});
+  }
+  if (!replays_) return;
+  const std::vector<Message>& messages = ask_.conversation.messages;
+  std::string id = answer_id(messages, state.content);
+  if (!state.calls.empty()) {
+    id = state.calls.front().id;
+  } else if (id.empty() || !replay_.find(settings_.owner, id.substr(0, id.find(' ')))) {
+    return;  // nothing tells this answer from others, or the call before it was not made here
+  }
+  Replay turn{state.reasoning, state.content, {}, nullptr};
+  bool known = state.summary.whole && !messages.back().wo_eos;
+  for (const Call& call : state.calls) {
+    auto arguments = python_members(call.arguments, "arguments");
+    known = known && call.complete && arguments.ok();
+    if (arguments.ok()) turn.calls.push_back({call.id, call.name, std::move(arguments).value()});
+  }
+  const ChatTokens& tokens = backend_.model.tokens;
+  auto generated = std::make_shared<GeneratedTurn>();
+  generated->thinking = output_start(ask_.prompts[state.prompt], tokens) == OutputStart::kReasoning;
+  generated->tokens = std::move(choice.turn);
+  if (!generated->tokens.empty() && tokens.is_stop(generated->tokens.back())) generated->tokens.pop_back();
+  const bool closed = std::ranges::find(generated->tokens, tokens.think_close) != generated->tokens.end();
+  if (known && !generated->tokens.empty() && closed == generated->thinking) turn.generated = std::move(generated);
+  // A client may spread parallel calls over several messages.
+  for (size_t i = 1; i < state.calls.size(); ++i) {
+    if (!state.reasoning.empty()) replay_.keep(settings_.owner, state.calls[i].id, {state.reasoning, {}, {}, nullptr});
+  }
+  replay_.keep(settings_.owner, id, std::move(turn));
 }
 
 void Job::end_choice(Choice& choice, std::string& out) {
   choice.state.done = true;
-  if (const std::string handle = writer_->reasoning_handle(); !handle.empty() && !choice.state.reasoning.empty()) {
-    replay_.keep(settings_.owner, handle, choice.state.reasoning);
-  }
+  keep_replay(choice);
   if (ask_.prompt_logprobs >= 0) choice.state.scores = choice.generation->prompt_scores();
   if (!streaming_) return;
   if (!choice.held_reasoning.empty()) {
@@ -476,6 +507,7 @@ void Job::leave(const char* cause, int status) {
   report.last_token_s = last_token_s_;
   for (Choice& choice : choices_) {
     if (choice.generation && !choice.state.done) {
+      if (!choice.state.calls.empty()) keep_replay(choice);  // the client may go on from what it has
       choice.state.record = choice.generation->record();
       report.phase = std::max(report.phase,
                               choice.state.record.phase == Phase::kEnded ? Phase::kDecode : choice.state.record.phase);

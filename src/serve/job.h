@@ -67,8 +67,8 @@ class Job : public std::enable_shared_from_this<Job> {
     ChoiceState state;
     std::shared_ptr<Output> output;
     std::unique_ptr<Generation> generation;
-    bool calls_kept = false;
     uint32_t polled = 0;
+    std::vector<TokenId> turn;  // all tokens so far, when they may have to be replayed
     std::string held_reasoning;  // of stream_reasoning: false
   };
   std::optional<ApiError> submit_all();
@@ -85,7 +85,7 @@ class Job : public std::enable_shared_from_this<Job> {
   void leave(const char* cause, int status);
   void open_stream();
   UsageCount usage() const;
-  void keep_replay(const Choice& choice);
+  void keep_replay(Choice& choice);
   std::vector<const ChoiceState*> answered() const;
   http::Response head() const;
 
@@ -99,6 +99,7 @@ class Job : public std::enable_shared_from_this<Job> {
   std::unique_ptr<ReplyWriter> writer_;
   std::vector<Choice> choices_;
   std::shared_ptr<std::atomic<bool>> scheduled_ = std::make_shared<std::atomic<bool>>(false);
+  bool replays_ = false;  // the turn may come back: tools are declared
   bool streaming_ = false, over_ = false, paused_ = false;
   double submitted_s_ = 0, first_token_s_ = 0, last_token_s_ = 0;
   std::vector<double> gaps_;

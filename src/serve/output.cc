@@ -260,6 +260,8 @@ OutputSummary Output::finish(EndReason end, std::vector<Piece>& out) {
     summary.finish = message.finish;
     summary.reasoning_unclosed = message.reasoning_unclosed;
     summary.incomplete_call = message.incomplete_call;
+    summary.whole = !cut_short && !stop_id_ && (end == EndReason::kEndToken || end == EndReason::kGuide) &&
+                    !message.reasoning_unclosed && !message.incomplete_call;
     if (cut_short && !stop_.matched() && calls_begun_ > 1) {
       summary.finish = FinishReason::kToolCalls;
       summary.incomplete_call = false;

@@ -58,6 +58,7 @@ struct OutputSummary {
   std::optional<TokenId> stop_id;  // of stop_token_ids that came
   int64_t reasoning_tokens = 0;
   bool reasoning_unclosed = false, incomplete_call = false, budget_hit = false;
+  bool whole = false;  // a finished turn of chat, of which nothing was cut away
 };
 
 class Output {

@@ -21,6 +21,7 @@ struct ScriptedEngine::Sequence {
   GenerateRequest request;
   Script script;
   size_t at = 0;  // in the script
+  std::vector<TokenId> said;
   double submitted = 0, due = 0, started = 0, decoding = 0;
   bool ended_by_script = false;
 
@@ -166,7 +167,10 @@ void ScriptedEngine::finish(Sequence& sequence, EndReason reason) {
   sequence.request.on_event = nullptr;
   sequence.request.guide.reset();
   if (seen_.size() >= 256) seen_.pop_front();
-  seen_.push_back({sequence.request.cache_scope, sequence.request.prompt});
+  // The last token is never computed.
+  std::vector<TokenId> tokens = sequence.request.prompt;
+  if (!sequence.said.empty()) tokens.insert(tokens.end(), sequence.said.begin(), sequence.said.end() - 1);
+  seen_.push_back({sequence.request.cache_scope, std::move(tokens)});
 }
 
 double ScriptedEngine::step(Sequence& s, double now) {
@@ -220,6 +224,7 @@ double ScriptedEngine::step(Sequence& s, double now) {
     if (static_cast<size_t>(other) == tokenizer_.size() || (!in_mask(mask, other))) other = end;
     id = other;
   }
+  s.said.push_back(id);
   bool more = true;
   if (request.guide) more = request.guide->accept(id);
   TokenEvent event;

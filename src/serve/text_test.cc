@@ -62,16 +62,50 @@ TEST_CASE("metrics: counters add, histograms accumulate, labels are escaped") {
 
 TEST_CASE("the replay store forgets the oldest and keeps owners apart") {
   ReplayStore store(8000);
-  store.keep("a", "call_1", "why");
-  CHECK(store.find("a", "call_1") == "why");
+  store.keep("a", "call_1", {"why", {}, {}, nullptr});
+  REQUIRE(store.find("a", "call_1"));
+  CHECK(store.find("a", "call_1")->reasoning == "why");
   CHECK_FALSE(store.find("b", "call_1"));
   for (int i = 0; i < 100; ++i) {
-    store.keep("a", "call_x" + std::to_string(i), std::string(100, 'x'));
+    store.keep("a", "call_x" + std::to_string(i), {std::string(100, 'x'), {}, {}, nullptr});
     CHECK(store.find("a", "call_1"));  // used, so it stays
   }
   CHECK_FALSE(store.find("a", "call_x0"));
   CHECK(store.find("a", "call_x99"));
   CHECK(store.bytes() <= 8000);
-  store.keep("a", "huge", std::string(5000, 'x'));
+  store.keep("a", "huge", {std::string(5000, 'x'), {}, {}, nullptr});
   CHECK_FALSE(store.find("a", "huge"));
+  // Tokens count too, and a later turn takes the place of an earlier one.
+  const auto turn = std::make_shared<GeneratedTurn>(GeneratedTurn{std::vector<TokenId>(1000, 5), true});
+  store.keep("a", "tokens", {"why", {}, {}, turn});
+  CHECK_FALSE(store.find("a", "tokens"));
+  const size_t before = store.bytes();
+  store.keep("a", "call_1", {"why not", {}, {}, nullptr});
+  CHECK(store.find("a", "call_1")->reasoning == "why not");
+  CHECK(store.bytes() == before + 4);
+}
+
+TEST_CASE("a turn that comes back is the same turn whatever the spaces and the order of its arguments") {
+  const Replay turn{"why", "text", {{"call_1", "f", {{"a", false, "{\"x\": 1, \"y\": [2.0]}"}, {"b", true, "s"}}}}, nullptr};
+  Message message;
+  message.role = Role::kAssistant;
+  message.reasoning_content = "why";
+  message.content = "text";
+  message.tool_calls = {{"call_1", "f", {{"b", true, "s"}, {"a", false, "{\"y\":[2.0],\"x\":1}"}}}};
+  CHECK(turn.is(message));
+  Message other = message;
+  other.content = "text ";
+  CHECK_FALSE(turn.is(other));
+  other = message;
+  other.tool_calls[0].arguments[0].value = "t";
+  CHECK_FALSE(turn.is(other));
+  other = message;
+  other.tool_calls[0].arguments[1].value = "{\"y\":[2.0],\"x\":2}";
+  CHECK_FALSE(turn.is(other));
+  other = message;
+  other.tool_calls.push_back({"call_2", "f", {}});
+  CHECK_FALSE(turn.is(other));
+  other = message;
+  other.reasoning_content = "";
+  CHECK_FALSE(turn.is(other));
 }

@@ -252,18 +252,27 @@ void read_conversation(const Json& request, Ask& ask, const TranslateContext& co
     notes.fail(bad_request("conflicting_parameters", "A response format cannot be combined with a content prefix.",
                            ask.constraint.field));
   }
-  // Clients that drop the reasoning of a tool turn get it back from what we remember.
+  // A turn that comes back is what was generated, token by token. Clients that drop the reasoning of a tool turn, or of
+  // an answer behind one, get it back from what we remember; what a client changed is taken as the client says.
   std::vector<Message>& messages = ask.conversation.messages;
   for (size_t i = 0; i < messages.size(); ++i) {
     Message& message = messages[i];
-    if (message.role != Role::kAssistant || message.tool_calls.empty()) continue;
+    if (message.role != Role::kAssistant) continue;
+    const bool calls = !message.tool_calls.empty();
+    const std::string id =
+        calls ? message.tool_calls.front().id : answer_id(std::span(messages).first(i), message.content);
+    std::shared_ptr<const Replay> kept;
+    if (context.replay != nullptr && !id.empty()) kept = context.replay->find(context.owner, id);
+    if (kept && !calls && kept->content != message.content) kept = nullptr;
+    const bool reasoned = kept && (!kept->reasoning.empty() || (kept->generated && kept->generated->thinking));
+    const bool dropped = message.reasoning_content.empty() && ask.encode.mode != ReasoningMode::kNonThink;
+    if (dropped && reasoned) message.reasoning_content = kept->reasoning;
+    if (kept && kept->is(message)) message.generated = kept->generated;
+    if (!calls) continue;
     std::string found = "client";
-    if (message.reasoning_content.empty() && ask.encode.mode != ReasoningMode::kNonThink) {
-      std::optional<std::string> kept;
-      if (context.replay != nullptr) kept = context.replay->find(context.owner, message.tool_calls.front().id);
-      if (kept) message.reasoning_content = std::move(*kept);
-      found = kept ? "exact" : "missing";
-      if (!kept && context.strict_replay) {
+    if (dropped) {
+      found = reasoned ? "exact" : "missing";
+      if (!reasoned && context.strict_replay) {
         notes.fail(bad_request("missing_required_parameter",
                                "The reasoning_content of an assistant message with tool calls is missing.",
                                fmt::format("messages[{}].reasoning_content", i)));

@@ -137,7 +137,7 @@ class MessagesReader {
         fields.text("thinking", text);
         fields.text("signature", signature);
         if (text.empty() && context_.replay != nullptr && signature.starts_with("nautile-")) {
-          text = context_.replay->find(context_.owner, signature).value_or("");
+          if (const auto kept = context_.replay->find(context_.owner, signature)) text = kept->reasoning;
         }
         thinking += text;
       } else if (type == "redacted_thinking") {

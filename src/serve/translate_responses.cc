@@ -125,7 +125,7 @@ class ItemsReader {
       std::string text, handle;
       if (const Json* content = fields.get("content")) text = text_parts(*content, where + ".content");
       if (text.empty() && fields.text("encrypted_content", handle) && context_.replay != nullptr) {
-        text = context_.replay->find(context_.owner, handle).value_or("");
+        if (const auto kept = context_.replay->find(context_.owner, handle)) text = kept->reasoning;
       }
       if (text.empty()) {
         if (const Json* summary = fields.get("summary")) text = text_parts(*summary, where + ".summary");

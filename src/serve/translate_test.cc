@@ -163,6 +163,49 @@ TEST_CASE("the three chat dialects make the same prompt of the same conversation
   CHECK(a->prompts == c->prompts);
 }
 
+TEST_CASE("a turn that was made here is its own tokens, unless the client changed it") {
+  World w;
+  // The same text in other tokens: byte by byte.
+  GeneratedTurn made;
+  made.thinking = true;
+  std::vector<TokenId> single(256, -1);
+  for (size_t id = 0; id < w.tokenizer.size(); ++id) {
+    const std::string_view bytes = w.tokenizer.bytes_of(static_cast<TokenId>(id));
+    if (bytes.size() == 1 && !w.tokenizer.is_added(static_cast<TokenId>(id))) single[static_cast<uint8_t>(bytes[0])] = static_cast<TokenId>(id);
+  }
+  auto spell = [&](std::string_view text) {
+    for (const char c : text) {
+      if (c == '|') made.tokens.push_back(w.model.tokens.dsml);
+      else made.tokens.push_back(single[static_cast<uint8_t>(c)]);
+    }
+  };
+  spell("think of it");
+  made.tokens.push_back(w.model.tokens.think_close);
+  spell("\n\n<|tool_calls>\n<|invoke name=\"f\">\n<|parameter name=\"x\" string=\"false\">1e5</|parameter>\n</|invoke>\n</|tool_calls>");
+  w.replay.keep("me", "call_9", {"think of it", "", {{"call_9", "f", {{"x", false, "1e5"}}}}, std::make_shared<GeneratedTurn>(made)});
+  auto prompt = [&](const std::string& assistant, const std::string& fields = "") {
+    std::string body = R"({"model":"m","messages":[{"role":"user","content":"q"},{"role":"assistant",)" + assistant +
+                       R"(},{"role":"tool","content":"out"}],"tools":[{"type":"function","function":{"name":"f"}}])" + fields + "}";
+    auto ask = translate_chat(*parse_body(body, 128), w.context);
+    REQUIRE_MESSAGE(ask.ok(), ask.error().message);
+    CHECK_FALSE(prepare(*ask, w.context));
+    const std::vector<TokenId>& ids = ask->prompts[0];
+    const bool exact = std::search(ids.begin(), ids.end(), made.tokens.begin(), made.tokens.end()) != ids.end();
+    return std::pair(exact, ask->replay);
+  };
+  const std::string call = R"("tool_calls":[{"id":"call_9","type":"function","function":{"name":"f","arguments":"{\"x\":100000}"}}])";
+  CHECK(prompt(call) == std::pair(true, std::string("exact")));
+  CHECK(prompt(R"("reasoning_content":"think of it",)" + call) == std::pair(true, std::string("client")));
+  CHECK(prompt(R"("reasoning_content":"other",)" + call) == std::pair(false, std::string("client")));
+  CHECK_FALSE(prompt(R"("content":"more",)" + call).first);
+  CHECK_FALSE(prompt(call, R"(,"reasoning_mode":"non_think")").first);
+  std::string changed = call;
+  changed.replace(changed.find("100000"), 6, "100001");
+  CHECK_FALSE(prompt(changed).first);
+  w.context.owner = "somebody else";
+  CHECK(prompt(call) == std::pair(false, std::string("missing")));
+}
+
 TEST_CASE("completions: prompts of every kind") {
   World w;
   auto ask = [&](std::string body) { return translate_completions(*parse_body(body, 128), w.context); };

@@ -169,14 +169,31 @@ class Renderer {
 
   std::vector<Segment> take() { return std::move(segments_); }
 
+  // What is added from here on ...
+  size_t place() {
+    barred_ = true;
+    return segments_.size();
+  }
+  // ... is these tokens.
+  void spelled_as(size_t place, const std::vector<TokenId>& ids) {
+    Segment whole{text_of(std::span(segments_).subspan(place)), false, ids};
+    segments_.resize(place);
+    if (!ids.empty()) segments_.push_back(std::move(whole));
+    barred_ = true;
+  }
+
  private:
   void add(std::string_view text, bool specials) {
     if (text.empty()) return;
-    if (segments_.empty() || segments_.back().may_contain_specials != specials) segments_.push_back({{}, specials});
+    if (barred_ || segments_.empty() || segments_.back().may_contain_specials != specials) {
+      segments_.push_back({{}, specials});
+    }
+    barred_ = false;
     segments_.back().text += text;
   }
 
   bool literal_;
+  bool barred_ = false;  // the next text begins a segment
   std::vector<Segment> segments_;
 };
 
@@ -250,12 +267,16 @@ Result<std::vector<Segment>> render(const Conversation& conversation, const Enco
           return Status(Code::kInvalidArgument, "reasoning to go on from was given, but the mode is non_think",
                         "messages, the last one's reasoning_content", "ask for a thinking mode, or give content");
         }
+        const bool as_generated =
+            message->generated && message->generated->thinking == reasons && !message->wo_eos && !options.literal_specials;
+        const size_t place = as_generated ? out.place() : 0;
         if (reasons) {
           out.text(message->reasoning_content);
           if (!open_reasoning) out.mark(kThinkClose);
         }
         out.text(message->content);
         if (!message->tool_calls.empty()) out.calls(message->tool_calls);
+        if (as_generated) out.spelled_as(place, message->generated->tokens);
         if (!message->wo_eos) out.mark(kEos);
         break;
       }

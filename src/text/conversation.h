@@ -3,12 +3,14 @@
 // Thread-safety: values and pure functions. Source: spec chat.md 2, 4, 6, 7 and api.md 7.2, 7.3, 11.
 #pragma once
 
+#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
 
 #include "base/json.h"
 #include "base/status.h"
+#include "nautile/sampling.h"
 
 namespace nautile {
 
@@ -35,6 +37,13 @@ struct Tool {
   Json parameters;          // its JSON Schema, null if there is none
 };
 
+// An assistant's turn as the model produced it, from behind its opener to before its end token. The same text can be
+// spelled in other tokens too; these are the ones a cached prefix holds.
+struct GeneratedTurn {
+  std::vector<TokenId> tokens;
+  bool thinking = false;  // the opener was <think>
+};
+
 struct Message {
   Role role = Role::kUser;
   std::string content{};
@@ -45,6 +54,7 @@ struct Message {
   std::optional<std::string> response_format{};  // system or developer: a schema, as Python's json.dumps prints it
   Task task = Task::kNone;
   bool wo_eos = false;  // assistant, last: the turn stays open and the model goes on from here
+  std::shared_ptr<const GeneratedTurn> generated{};  // assistant: stands for the text above wherever the opener is its own
 };
 
 struct ToolChoice {

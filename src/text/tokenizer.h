@@ -27,6 +27,7 @@ namespace nautile {
 struct Segment {
   std::string text;
   bool may_contain_specials = false;
+  std::vector<TokenId> ids{};  // if any: the part is these tokens, and `text` only says what they spell
 };
 
 class Tokenizer {
