@@ -111,6 +111,12 @@ struct ServerOptions {
   std::string server_name = "nautile";
 };
 
+// A call that is to come; destroying it calls it off.
+class Timer {
+ public:
+  virtual ~Timer() = default;
+};
+
 // The io thread's work queue.
 class Loop {
  public:
@@ -118,6 +124,8 @@ class Loop {
   virtual void post(std::function<void()> work) = 0;
   // From the io thread. The work is dropped when the loop stops first.
   virtual void after(double seconds, std::function<void()> work) = 0;
+  // The same for a call that may be called off, on the io thread.
+  virtual std::unique_ptr<Timer> timer(double seconds, std::function<void()> work) = 0;
 };
 
 class Server {

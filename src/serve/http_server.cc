@@ -9,6 +9,18 @@
 namespace nautile::http {
 namespace {
 
+class OneTimer final : public Timer {
+ public:
+  OneTimer(asio::io_context& context, double seconds, std::function<void()> work) : timer_(context, span_of(seconds)) {
+    timer_.async_wait([work = std::move(work)](const boost::system::error_code& error) {
+      if (!error) work();
+    });
+  }
+
+ private:
+  asio::steady_timer timer_;
+};
+
 class Core final : public Server, public Loop, public Host {
  public:
   Core(ServerOptions options, Handler& handler) : options_(std::move(options)), handler_(handler) {}
@@ -57,6 +69,10 @@ class Core final : public Server, public Loop, public Host {
     timer->async_wait([timer, work = std::move(work)](const boost::system::error_code& error) {
       if (!error) work();
     });
+  }
+
+  std::unique_ptr<Timer> timer(double seconds, std::function<void()> work) override {
+    return std::make_unique<OneTimer>(context_, seconds, std::move(work));
   }
 
   void leave(const std::string& peer) override {

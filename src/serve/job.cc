@@ -43,11 +43,13 @@ ApiError refusal(const Status& status, const Ask& ask, const ServedModel& model)
 
 }  // namespace
 
-Job::Job(Backend& backend, ReplayStore& replay, http::Loop& loop, std::shared_ptr<http::Exchange> exchange, Ask ask,
-         JobSettings settings, std::function<void(Job&, const JobReport&)> done)
+Job::Job(Backend& backend, ReplayStore& replay, http::Loop& loop, Pacer& pacer,
+         std::shared_ptr<http::Exchange> exchange, Ask ask, JobSettings settings,
+         std::function<void(Job&, const JobReport&)> done)
     : backend_(backend),
       replay_(replay),
       loop_(loop),
+      pacer_(pacer),
       exchange_(std::move(exchange)),
       ask_(std::move(ask)),
       settings_(std::move(settings)),
@@ -113,9 +115,8 @@ GenerateRequest Job::request_for(const Choice& choice, int k) const {
   request.on_event = [weak = std::weak_ptr<Job>(const_cast<Job*>(this)->shared_from_this()), flag = scheduled_,
                       loop = &loop_] {
     if (flag->exchange(true)) return;
-    loop->post([weak, flag] {
-      flag->store(false);
-      if (const auto job = weak.lock()) job->pump();
+    loop->post([weak] {
+      if (const auto job = weak.lock()) job->woken();
     });
   };
   return request;
@@ -173,7 +174,7 @@ void Job::start() {
   for (Choice& choice : choices_) echo_prefix(choice, out);
   if (streaming_) exchange_->write(out);
   if (settings_.queue_timeout_s > 0) {
-    loop_.after(settings_.queue_timeout_s, [weak = weak_from_this()] {
+    queue_timer_ = loop_.timer(settings_.queue_timeout_s, [weak = weak_from_this()] {
       const auto job = weak.lock();
       if (!job || job->over_ || job->choices_.empty()) return;
       const bool waiting = std::all_of(job->choices_.begin(), job->choices_.end(), [](const Choice& choice) {
@@ -252,26 +253,42 @@ RequestRecord Job::progress() const {
   return sum;
 }
 
-void Job::pump() {
-  if (over_) return;
+// The engine has something: now, unless the last turn was a moment ago.
+void Job::woken() {
+  if (seconds_now() >= next_turn_s_) return turn();
+  pacer_.add(weak_from_this());
+}
+
+void Job::turn() {
+  scheduled_->store(false);  // before the look, so that what comes during it asks for the next turn
+  if (!pump() || over_) return;
+  next_turn_s_ = seconds_now() + pacer_.interval_s();
+  if (!scheduled_->exchange(true)) pacer_.add(weak_from_this());
+}
+
+bool Job::pump() {
+  if (over_) return false;
   paused_ = streaming_ && exchange_->unsent() >= settings_.unsent_limit;
-  if (paused_) return;
+  if (paused_) return false;
   const auto self = shared_from_this();
   std::string out;
+  const double before = last_token_s_;
   bool all_done = true;
   for (Choice& choice : choices_) {
     if (!choice.state.done && !pump_choice(choice, out)) {
       all_done = false;
-      if (over_) return;
+      if (over_) return true;
     }
   }
   if (streaming_ && !out.empty()) exchange_->write(out);
   if (all_done) complete();
+  return last_token_s_ != before;
 }
 
 // True once the choice has ended. A failure ends the whole job.
 bool Job::pump_choice(Choice& choice, std::string& out) {
-  std::vector<TokenEvent> events;
+  std::vector<TokenEvent>& events = events_;
+  events.clear();
   const bool more = choice.generation->poll(events);
   if (!events.empty()) {
     const double now = seconds_now();
@@ -290,7 +307,8 @@ bool Job::pump_choice(Choice& choice, std::string& out) {
   if (ask_.logprobs || ask_.return_token_ids || ask_.best_of > ask_.n) {
     std::move(events.begin(), events.end(), std::back_inserter(choice.state.tokens));
   }
-  std::vector<Piece> pieces;
+  std::vector<Piece>& pieces = pieces_;
+  pieces.clear();
   choice.output->take(choice.polled, pieces);
   deliver(choice, pieces, out);
   if (more) return false;
@@ -497,6 +515,7 @@ void Job::lost() {
 
 void Job::leave(const char* cause, int status) {
   over_ = true;
+  queue_timer_.reset();
   JobReport report;
   report.cause = cause;
   report.status = status;

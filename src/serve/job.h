@@ -1,8 +1,8 @@
 // One inference request from admission to its last byte: owns its generations, its writer and its answer.
 //
-// The engine's threads only say that something has come; the io thread polls. When the client is gone, or reads too
-// slowly for too long, the generations are cancelled. While much is unsent, nothing is polled, and the engine pauses.
-// Thread-safety: the io thread. Lifetime: the service holds every running job.
+// The engine's threads only say that something has come; the io thread polls, at once or when the pacer says so. When
+// the client is gone, or reads too slowly for too long, the generations are cancelled. While much is unsent, nothing is
+// polled, and the engine pauses. Thread-safety: the io thread. Lifetime: the service holds every running job.
 #pragma once
 
 #include <atomic>
@@ -13,6 +13,7 @@
 
 #include "serve/backend.h"
 #include "serve/http.h"
+#include "serve/pacer.h"
 #include "serve/replay.h"
 #include "serve/reply.h"
 
@@ -41,13 +42,14 @@ struct JobReport {
   std::vector<double> gaps;  // between tokens that came one by one, sampled
 };
 
-class Job : public std::enable_shared_from_this<Job> {
+class Job final : public Paced, public std::enable_shared_from_this<Job> {
  public:
-  Job(Backend& backend, ReplayStore& replay, http::Loop& loop, std::shared_ptr<http::Exchange> exchange, Ask ask,
-      JobSettings settings, std::function<void(Job&, const JobReport&)> done);
+  Job(Backend& backend, ReplayStore& replay, http::Loop& loop, Pacer& pacer, std::shared_ptr<http::Exchange> exchange,
+      Ask ask, JobSettings settings, std::function<void(Job&, const JobReport&)> done);
 
   // Submits to the engine. On a refusal the answer is sent and done is called.
   void start();
+  void turn() override;
   // Ends it: in a stream an error event, else an error answer.
   void abort(const ApiError& error, const char* cause);
   // A cancel asked for through the API (Responses).
@@ -75,7 +77,8 @@ class Job : public std::enable_shared_from_this<Job> {
   GenerateRequest request_for(const Choice& choice, int k) const;
   void echo_prefix(Choice& choice, std::string& out);
   OutputPlan plan(const std::vector<TokenId>& prompt) const;
-  void pump();
+  void woken();
+  bool pump();  // true if there was something
   bool pump_choice(Choice& choice, std::string& out);
   void deliver(Choice& choice, std::vector<Piece>& pieces, std::string& out);
   void deliver_one(Choice& choice, Piece& piece, std::string& out);
@@ -92,14 +95,20 @@ class Job : public std::enable_shared_from_this<Job> {
   Backend& backend_;
   ReplayStore& replay_;
   http::Loop& loop_;
+  Pacer& pacer_;
   std::shared_ptr<http::Exchange> exchange_;
   Ask ask_;
   JobSettings settings_;
   std::function<void(Job&, const JobReport&)> done_;
   std::unique_ptr<ReplyWriter> writer_;
   std::vector<Choice> choices_;
+  std::unique_ptr<http::Timer> queue_timer_;
+  // True while a turn is to come, so that the engine's threads need not ask for one.
   std::shared_ptr<std::atomic<bool>> scheduled_ = std::make_shared<std::atomic<bool>>(false);
   bool replays_ = false;  // the turn may come back: tools are declared
+  double next_turn_s_ = 0;  // not before
+  std::vector<TokenEvent> events_;
+  std::vector<Piece> pieces_;
   bool streaming_ = false, over_ = false, paused_ = false;
   double submitted_s_ = 0, first_token_s_ = 0, last_token_s_ = 0;
   std::vector<double> gaps_;

@@ -64,6 +64,7 @@ Service::~Service() {
 void Service::close() {
   workers_.reset();
   jobs_.clear();
+  pacer_.reset();
   if (backend_) backend_->engine.reset();
 }
 

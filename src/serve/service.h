@@ -46,6 +46,7 @@ struct ServiceOptions {
   size_t replay_bytes = 64 << 20;
   size_t max_prepared = 512;  // requests being parsed or running at once
   size_t unsent_bytes = 1 << 20;
+  double write_interval_s = 0.002;  // of streams whose tokens come faster, see Pacer
   Limits limits;
   std::string version = "0.1.0";
   double usd_per_hour = 0;  // what the machine costs, for the cost metrics; 0: unknown
@@ -61,7 +62,10 @@ class Service final : public http::Handler {
   // Reads the keys. kInvalidArgument or kIo naming the file.
   Status load_keys();
   bool has_keys() const { return !keys_->empty(); }
-  void attach(http::Server& server) { server_ = &server; }
+  void attach(http::Server& server) {
+    server_ = &server;
+    pacer_ = std::make_unique<Pacer>(server.loop(), options_.write_interval_s);
+  }
 
   // From the thread that loads.
   void became_ready(std::shared_ptr<Backend> backend);
@@ -121,6 +125,7 @@ class Service final : public http::Handler {
   FileSystem& files_;
   RequestLog& log_;
   http::Server* server_ = nullptr;
+  std::unique_ptr<Pacer> pacer_;
   std::shared_ptr<const KeyRing> keys_;
   std::map<std::string, Usage> usage_;  // by key name
   Metrics metrics_;

@@ -128,7 +128,7 @@ void Service::prepared(std::shared_ptr<Prepared> work) {
                  label("reasoning_mode", name_of(ask.encode.mode)) + "," + label("dialect", name_of(ask.dialect)));
   if (!ask.replay.empty()) metrics_.count("nautile_replay_lookups_total", label("result", ask.replay));
   auto job = std::make_shared<Job>(
-      *work->backend, replay_, server_->loop(), work->exchange, std::move(ask), std::move(settings),
+      *work->backend, replay_, server_->loop(), *pacer_, work->exchange, std::move(ask), std::move(settings),
       [this, work](Job& done, const JobReport& report) { finished(done, report, *work->route, work->client); });
   jobs_.insert(job);
   job->start();
