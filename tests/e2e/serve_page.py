@@ -62,7 +62,7 @@ def answers_of_nano(nautile):
         page.send("What is 348 + 275?")
         page.wait(DONE)
         check(page.text(".assistant .body").strip() == "623", f"the sum: {page.text('.assistant .body')}")
-        check(re.match(r"Thought for [\d.]+ s, \d+ tokens", page.text(".reasoning .what")), page.text(".reasoning .what"))
+        check(re.match(r"Thought( for [\d.]+ s)?, \d+ tokens", page.text(".reasoning .what")), page.text(".reasoning .what"))
         check(not page.js("document.querySelector('.reasoning').open"), "thinking is folded away")
         page.click(".reasoning summary")
         page.wait("document.querySelector('.reasoning').open && document.querySelector('.thought').textContent.length > 10")
@@ -86,10 +86,11 @@ def answers_of_nano(nautile):
         page.js("document.querySelector('#text').value = ''")
         page.send("Hello")
         page.wait("document.querySelectorAll('.assistant').length === 2 && " + DONE)
-        before = page.text("#log")
+        before = page.js("document.querySelector('#log').innerText")
         page.open(page.home)
         page.wait("document.querySelectorAll('.assistant').length === 2")
-        check(page.text("#log") == before, "the conversation is there after a reload")
+        after = page.js("document.querySelector('#log').innerText")
+        check(after == before, f"the conversation is there after a reload: {before} / {after}")
 
         # A prompt that repeats a long one comes from the cache, and the reply says so.
         page.click("#new")
@@ -122,7 +123,7 @@ def answers_of_nano(nautile):
 
 def streams_and_stops(nautile):
     text = "One thing at a time.</think>" + "word " * 400
-    with Server(nautile) as server, Page(server, headers=script(text=text, token_ms=25, prefill_ms=300)) as page:
+    with Server(nautile) as server, Page(server, headers=script(text=text, token_ms=25, prefill_ms=1500)) as page:
         page.send("Say words")
         page.wait("document.querySelector('.wait:not([hidden])')")
         page.wait("document.querySelector('.reasoning.thinking .what')?.textContent.match(/^thinking … \\d+ s$/)")
@@ -160,7 +161,7 @@ def text_stays_text(nautile):
         for part in ('<img src=x onerror="window.hit=1">', "<script>window.hit=1</script>", "<iframe", "javascript:window.hit=1"):
             check(part in body, f"{part} is shown")
         check(page.js("[...document.querySelectorAll('.body a')].map(a => a.href + ' ' + a.rel).join()") ==
-              "https://example.com/ noopener noreferrer nofollow,https://example.com/p.png noopener noreferrer nofollow", "links")
+              "https://example.com/ noopener noreferrer nofollow,https://example.com/p.png noopener noreferrer nofollow,https://example.com/ noopener noreferrer nofollow", "links")
         check(page.js("document.querySelector('.body strong').textContent") == "bold", "bold")
         check(page.js("document.querySelector('.code pre').textContent") == "<script>window.hit=1</script>", "code")
         check(page.js("document.querySelector('td').textContent + document.querySelector('td.right').textContent") == "<b>1</b>2", "table")
@@ -243,7 +244,7 @@ def fits_and_reads(nautile):
                 page.wait(f"document.querySelector('#status').hidden === {'false' if place else 'true'}")
                 wide = page.js("[...document.querySelectorAll('html, body, #scroll, #status, .foot, header')].filter(e => e.scrollWidth > e.clientWidth + 1).map(e => e.id || e.tagName).join()")
                 check(not wide, f"{wide} scrolls sideways at {width} {place}")
-        unnamed = page.js("[...document.querySelectorAll('button, input, textarea')].filter(e => !(e.textContent.trim() || e.ariaLabel || e.labels?.length || e.disabled)).map(e => e.outerHTML).join()")
+        unnamed = page.js("[...document.querySelectorAll('button, input, textarea')].filter(e => !(e.textContent.trim() || e.ariaLabel || e.labels?.length || e.disabled || e.hidden)).map(e => e.outerHTML).join()")
         check(not unnamed, f"without a name: {unnamed}")
         page.prefer(color_scheme="dark", reduced_motion="reduce")
         check(page.js("getComputedStyle(document.body).backgroundColor") == "rgb(12, 21, 27)", "dark when it is asked for")

@@ -47,7 +47,7 @@ export function explain(error, model) {
       return {text: "This took longer than the server allows. A shorter question, or less thinking, may fit.", retry: true};
     case error.status === 403:
       return {text: "The server does not answer under this address. Start it with --allowed-hosts and this page's host name.", retry: false};
-    case error.status >= 500:
+    case error.status >= 500 || error.code === "internal_error":
       return {text: "Something broke inside the server. Try again; its log says more.", retry: true, detail: error.message};
     default:
       return {text: error.message || "The reply broke off.", retry: true, detail: error.code};
@@ -87,7 +87,7 @@ export function assistantView(message, actions) {
     const seconds = live ? ((t.thought ?? performance.now()) - t.thinking) / 1000 : t.thinking_s;
     reasoning.classList.toggle("thinking", thinking);
     const tokens = message.usage?.completion_tokens_details?.reasoning_tokens;
-    const span = seconds === null || seconds === undefined ? "" : thinking ? ` ${Math.floor(seconds)} s` : ` for ${duration(seconds)}`;
+    const span = !(seconds >= (thinking ? 0 : 0.05)) ? "" : thinking ? ` ${Math.floor(seconds)} s` : ` for ${duration(seconds)}`;
     summaryText.textContent = (thinking ? "thinking …" : "Thought") + span + (!thinking && tokens ? `, ${count(tokens)} tokens` : "");
     snippet.textContent = thinking ? message.reasoning.trimEnd().split("\n").pop().slice(-160) : "";
     showThought();
@@ -132,7 +132,9 @@ export function assistantView(message, actions) {
     const parts = [];
     if (u && !live) {
       const cached = u.prompt_tokens_details?.cached_tokens ?? 0, reasoned = u.completion_tokens_details?.reasoning_tokens ?? 0;
-      if (t.writing_s > 0 && u.completion_tokens > 1) parts.push([rate((u.completion_tokens - 1) / t.writing_s) + " tokens/s", "The speed of writing, as this page saw it"]);
+      // A short reply comes all at once: then only the whole time says something.
+      const speed = t.writing_s >= 0.25 ? (u.completion_tokens - 1) / t.writing_s : t.total_s > 0 ? u.completion_tokens / t.total_s : 0;
+      if (speed > 0) parts.push([rate(speed) + " tokens/s", "The speed of writing, as this page saw it"]);
       if (t.first_s) parts.push([`first after ${t.first_s < 1 ? Math.round(1000 * t.first_s) + " ms" : duration(t.first_s)}`, "Time to the first token"]);
       parts.push([`${count(u.prompt_tokens)} prompt` + (cached > 0 ? `, ${count(cached)} from cache` : ""), "Prompt tokens, and those whose state the prefix cache already held"]);
       parts.push([`${count(u.completion_tokens)} written` + (reasoned > 0 ? `, ${count(reasoned)} thinking` : ""), "Tokens of the reply, and those of them that were thinking"]);
