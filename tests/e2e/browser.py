@@ -129,7 +129,7 @@ class Browser:
         deadline = time.time() + seconds
         while time.time() < deadline:
             try:
-                value = self.js(expression)
+                value = self.js(f"(() => {{ const v = ({expression}); return v instanceof Node || v; }})()")
             except AssertionError as error:  # between two documents there is nothing to ask
                 if self.ended or "Cannot find" not in str(error) and "context" not in str(error) and "null" not in str(error):
                     raise

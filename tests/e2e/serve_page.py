@@ -69,6 +69,7 @@ def answers_of_nano(nautile):
         figures = page.text(".assistant .figures")
         for part in (r"[\d,.]+ tokens/s", r"first after \d+ ms|first after [\d.]+ s", r"\d+ prompt", r"\d+ written, \d+ thinking"):
             check(re.search(part, figures), f"{part} in {figures}")
+        page.click(".reasoning summary")
         page.click("input[name=mode][value=non_think]")
         page.send("What is 12 + 30?")
         page.wait("document.querySelectorAll('.assistant').length === 2 && " + DONE)
@@ -263,7 +264,7 @@ def pictures(nautile):
         page.click(".reasoning summary")
         time.sleep(0.4)
         page.screenshot(PICTURES / "chat.png")
-        over = time.time() + 75
+        over = time.time() + 40
 
         def client(seed):
             story = f"The code word for the amber gate is falcon. Note {seed}. " + "The river is wide and the boat is slow. " * (40 + 25 * seed)
@@ -278,10 +279,10 @@ def pictures(nautile):
         clients = [threading.Thread(target=client, args=(seed,)) for seed in range(6)]
         for thread in clients:
             thread.start()
-            time.sleep(4)
+            time.sleep(1.5)
         page.size(1240, 1010)
-        time.sleep(40)
-        page.wait("document.querySelectorAll('#s-requests li:not(.none)').length >= 3 && parseFloat(document.querySelector('#s-decode').textContent) > 5")
+        time.sleep(14)
+        page.wait("document.querySelectorAll('#s-requests li:not(.none)').length >= 2 && parseFloat(document.querySelector('#s-decode').textContent) > 5")
         page.screenshot(PICTURES / "status.png")
         page.prefer(color_scheme="dark")
         page.screenshot(PICTURES / "dark.png")
