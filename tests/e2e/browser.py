@@ -75,6 +75,8 @@ class Browser:
             method, params = message.get("method"), message.get("params", {})
             if method == "Network.requestWillBeSent":
                 self.requests.append(params["request"]["url"])
+            elif method == "Network.webSocketCreated":
+                self.requests.append(params["url"])
             elif method == "Runtime.exceptionThrown":
                 details = params["exceptionDetails"]
                 self.console.append(details.get("exception", {}).get("description") or details["text"])
@@ -143,7 +145,7 @@ class Browser:
         self.call("Input.insertText", text=text)
 
     def press(self, key, shift=False, control=False):
-        codes = {"Enter": 13, "Escape": 27, "Tab": 9, "ArrowUp": 38, "End": 35}
+        codes = {"Enter": 13, "Escape": 27, "Tab": 9, "ArrowUp": 38, "End": 35, "O": 79, "/": 191}
         params = {"key": key, "code": key, "windowsVirtualKeyCode": codes[key], "modifiers": (8 if shift else 0) | (2 if control else 0)}
         if key == "Enter":
             params["text"] = "\r"

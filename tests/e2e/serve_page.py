@@ -1,9 +1,11 @@
 #!/usr/bin/env python3
 """The page at / in a headless browser, against nano and against the scripted backend.
 
-usage: serve_page.py NAUTILE [FOLDER]
-Needs chromium; exit 77 when there is none. With FOLDER, takes the pictures of docs/images into it.
+usage: serve_page.py NAUTILE [MODEL] [--only TEST] [--pictures FOLDER]
+Needs chromium; exit 77 when there is none. MODEL is nano where it is not given. With --pictures it tests nothing and takes
+the pictures of docs/images into FOLDER instead (two minutes).
 """
+import argparse
 import json
 import pathlib
 import re
@@ -14,17 +16,27 @@ import time
 from browser import Browser, find_browser
 from serve_harness import Server, chat, check, eventually, run_all, script
 
+flags = argparse.ArgumentParser(usage=__doc__.split("\n")[2].removeprefix("usage: "))
+flags.add_argument("nautile")
+flags.add_argument("model", nargs="?")
+flags.add_argument("--pictures", type=pathlib.Path)
+flags.add_argument("--only", help="one test, by its name")
+FLAGS = flags.parse_args()
 PROGRAM = find_browser()
-PICTURES = pathlib.Path(sys.argv[2]) if len(sys.argv) > 2 else None
 D = "｜DSML｜"
 CALL = (f'Let me look.\n\n<{D}tool_calls>\n<{D}invoke name="get_weather">\n<{D}parameter name="city" string="true">Rome</{D}parameter>\n'
         f'<{D}parameter name="days" string="false">2</{D}parameter>\n</{D}invoke>\n</{D}tool_calls>')
 TOOLS = [{"type": "function", "function": {"name": "get_weather", "parameters": {"type": "object", "properties": {
     "city": {"type": "string"}, "days": {"type": "integer"}}, "required": ["city"]}}}]
+PICTURE_TOOLS = [{"type": "function", "function": {"name": name, "description": text, "parameters": {
+    "type": "object", "properties": {k: {"type": v} for k, v in fields.items()}, "required": list(fields)}}}
+    for name, text, fields in (("get_weather", "Get the weather of a city.", {"city": "string"}), ("set_timer", "Set a timer.", {"minutes": "integer"}))]
 DONE = "!document.querySelector('.live') && document.querySelector('.assistant:last-child .figures')?.textContent.includes('written')"
-HOSTILE = ("<img src=x onerror=\"window.hit=1\"> <script>window.hit=1</script> **bold** [go](javascript:window.hit=1) "
+HOSTILE = ("[a](JaVaScRiPt:window.hit=1) [b](data:text/html,<script>window.hit=1</script>) [c](vbscript:x) [d](&#106;avascript:window.hit=1) "
+           "<svg onload=window.hit=1> <a href=javascript:window.hit=1>e</a> javascript:window.hit=1 "
+           "<img src=x onerror=\"window.hit=1\"> <script>window.hit=1</script> **bold** [go](javascript:window.hit=1) "
            "[there](https://example.com/) ![p](https://example.com/p.png)\n\n<iframe src=https://example.com></iframe>\n\n"
-           "```html\n<script>window.hit=1</script>\n```\n\n| a | b |\n| --- | ---: |\n| <b>1</b> | 2 |\n\n- one\n  - two\n- [x] three\n")
+           "```<img/src=x/onerror=window.hit=1>\n<script>window.hit=1</script>\n```\n\n| a | b |\n| --- | ---: |\n| <b>1</b> | 2 |\n\n- one\n  - two\n- [x] three\n")
 
 
 class Page(Browser):
@@ -55,7 +67,7 @@ class Page(Browser):
 
 def answers_of_nano(nautile):
     """A conversation with the real model: streaming, thinking, figures, cache, settings, reload, status."""
-    with Server(nautile, backend="engine") as server, Page(server) as page:
+    with Server(nautile, backend="engine", model=FLAGS.model) as server, Page(server) as page:
         check(page.text("#model") == "nano", "the model's name")
         check(page.js("[...document.querySelectorAll('input[name=mode]')].map(e => e.value).join()") == "non_think,think_high,think_max", "modes")
         check(page.js("document.activeElement.id") == "text", "the field has the focus")
@@ -111,6 +123,14 @@ def answers_of_nano(nautile):
         page.wait("document.querySelectorAll('.assistant').length === 2 && " + DONE, 60)
         check(re.search(r"[\d,]+ prompt, [\d,]+ from cache", page.js("document.querySelectorAll('.assistant .figures')[1].textContent")), "cached tokens")
 
+        # Stopped while it reads, the engine is idle within a second.
+        page.click("#new")
+        page.js(f"document.querySelector('#text').value = {json.dumps('The boat is slow. ' * 2600)}; document.querySelector('#composer').requestSubmit()")
+        eventually(lambda: server.get("/v1/status").json()["engine"]["running"] == 1, 10, "it reads")
+        page.click("#stop")
+        eventually(lambda: server.get("/v1/status").json()["engine"]["running"] == 0, 1, "the engine is idle after a stop")
+        page.wait("!document.querySelector('.live')")
+
         # The status view says what /v1/status says.
         page.wait("parseFloat(document.querySelector('#s-hits').textContent) > 10 && document.querySelectorAll('#s-decode-chart polyline').length === 1")
         status = server.get("/v1/status").json()
@@ -156,7 +176,7 @@ def text_stays_text(nautile):
         page.wait(DONE)
         page.click(".reasoning summary")
         page.wait("document.querySelector('.thought').textContent.includes('<img')")
-        check(page.js("document.querySelectorAll('#log img, #log script, #log iframe, #log b, #log [onerror]').length") == 0, "no element of the text's own")
+        check(page.js("document.querySelectorAll('#log img, #log script, #log iframe, #log b, #log svg, #log [onerror], #log [onload]').length") == 0, "no element of the text's own")
         check(page.js("window.hit === undefined"), "nothing ran")
         body = page.text(".body")
         for part in ('<img src=x onerror="window.hit=1">', "<script>window.hit=1</script>", "<iframe", "javascript:window.hit=1"):
@@ -253,39 +273,139 @@ def fits_and_reads(nautile):
         page.clean()
 
 
-def pictures(nautile):
-    """docs/images/chat.png and status.png: nano at work."""
-    with Server(nautile, backend="engine") as server, Page(server) as page:
-        page.size(1240, 860)
-        page.prefer(color_scheme="light")
-        for text in ("What is 348 + 275?", "Sort 42, 7, 19, 88."):
-            page.send(text)
-            page.wait(f"[...document.querySelectorAll('.user .text')].pop()?.textContent === {json.dumps(text)} && " + DONE)
-        page.click(".reasoning summary")
-        time.sleep(0.4)
-        page.screenshot(PICTURES / "chat.png")
-        over = time.time() + 40
+def keyboard_alone(nautile):
+    """Everything that can be pressed is reached by Tab, in order and visibly; Escape and Enter do what they say."""
+    with Server(nautile) as server, Page(server, headers=script(text="hm</think>Fine.")) as page:
+        page.send("hi")
+        page.wait(DONE)
+        check(page.js("document.querySelector('a, button, input, textarea').className") == "skip", "the way past the top comes first")
+        page.js("document.querySelector('.skip').focus()")
+        reached = []
+        for _ in range(30):
+            page.press("Tab")
+            name = page.js("(e => e === document.body ? '' : e.id || e.name || e.textContent.trim() || e.tagName)(document.activeElement)")
+            if not name or name in reached[:1]:
+                break
+            reached.append(name)
+            check(page.js("(s => parseFloat(s.outlineWidth) > 0 && s.outlineStyle !== 'none' || document.activeElement.matches('textarea, input[name=mode]'))"
+                          "(getComputedStyle(document.activeElement))"), f"{name} shows that it has the focus")
+        for name in ("new", "open-status", "open-settings", "scroll", "Copy", "Edit", "Again", "text", "mode", "send"):
+            check(name in reached, f"Tab reaches {name}: {reached}")
+        page.js("document.querySelector('#open-status').focus()")
+        page.press("Enter")
+        page.wait("!document.querySelector('#status').hidden")
+        page.press("Escape")
+        page.wait("document.querySelector('#status').hidden")
+        page.js("document.querySelector('#open-settings').focus()")
+        page.press("Enter")
+        page.wait("document.querySelector('#settings').open")
+        page.press("Escape")
+        page.wait("!document.querySelector('#settings').open && document.activeElement.id === 'text'")
+        page.type("one")
+        page.press("Enter", shift=True)
+        page.type("two")
+        check(page.js("document.querySelector('#text').value") == "one\ntwo", "Shift+Enter is a new line")
+        page.js("document.activeElement.blur()")
+        page.press("/")
+        check(page.js("document.activeElement.id") == "text", "/ goes to the field")
+        page.press("O", shift=True, control=True)
+        page.wait("document.querySelectorAll('article').length === 0")
+        page.clean()
 
-        def client(seed):
-            story = f"The code word for the amber gate is falcon. Note {seed}. " + "The river is wide and the boat is slow. " * (40 + 25 * seed)
+
+def stays_fast(nautile):
+    """Four hundred old messages cost a new reply next to nothing; no text takes long to read, however it is made."""
+    reply = script(text="hm</think>" + "One word after the other, and `code` too. " * 40, token_ms=4)
+    with Server(nautile, "--context", "1000000") as server, Page(server, headers=reply) as page:
+        page.call("Performance.enable")
+
+        def work():
+            found = {m["name"]: m["value"] for m in page.call("Performance.getMetrics")["metrics"]}
+            return found["ScriptDuration"] + found["LayoutDuration"] + found["RecalcStyleDuration"]
+
+        def cost():
+            before = work()
+            page.send("Go on")
+            page.wait("document.querySelector('.live')")
+            page.wait(DONE, 60)
+            return work() - before
+
+        cost()
+        short = cost()
+        old = "Some **old** words, a [link](https://example.com/) and `code`.\n\n| a | b |\n| --- | --- |\n| 1 | 2 |\n\n```py\nprint(1)\n```\n" * 3
+        messages = [m for i in range(200) for m in ({"role": "user", "content": f"Question {i}?"}, {"role": "assistant", "content": old, "reasoning": "hm", "calls": [],
+                    "usage": {"prompt_tokens": 9, "completion_tokens": 9}, "times": {"writing_s": 1, "total_s": 1}, "finish": "stop"})]
+        page.js(f"localStorage['nautile.chat'] = JSON.stringify({{messages: {json.dumps(messages)}}})")
+        begin = time.time()
+        page.open(page.home)
+        page.wait("document.querySelectorAll('article').length === 400 && document.querySelectorAll('input[name=mode]').length > 0", 20)
+        opened = time.time() - begin
+        check(page.js("(s => s.scrollHeight - s.scrollTop - s.clientHeight < 60)(document.querySelector('#scroll'))"), "it opens at its end")
+        long = cost()
+        print(f"  400 messages open in {opened:.2f} s; a reply costs the browser {short:.2f} s alone, {long:.2f} s behind them", flush=True)
+        check(long < 4 * short + 0.5, "a long conversation is slow")
+        slow = page.js("""(async () => {
+            const {Rendered} = await import("/ui/markdown.js");
+            const shapes = ["**a ", "*a ", "__a ", "_a ", "~~a ", "`a ", "``a ` ", "[a", "[a](", "![", "[a](b(", "https://", "\\\\", "> ", "- ", "  - ", "|a", "# ", "#",
+                            "~~~a", "```\\n", "1. ", "<b>", " ", "-|", "**", "* * ", "| - | "];
+            const slow = [];
+            for (const shape of shapes) {
+              for (const text of [shape.repeat(19000 / shape.length), "# " + shape.repeat(6000), "~~~" + shape.repeat(6000) + "`", "a|b\\n-|-" + shape.repeat(6000) + "x"]) {
+                const begin = performance.now();
+                new Rendered(document.createElement("div")).show(text);
+                const took = performance.now() - begin;
+                if (took > 400) slow.push(JSON.stringify(text.slice(0, 12)) + " " + took.toFixed(0) + " ms");
+              }
+            }
+            return slow.join(", ");
+        })()""")
+        check(not slow, f"texts that take long: {slow}")
+        page.clean()
+
+
+def pictures(nautile):
+    """chat.png and status.png: nano at work."""
+    with Server(nautile, backend="engine", model=FLAGS.model) as server, Page(server) as page:
+        page.size(1240, 1000)
+        page.prefer(color_scheme="light")
+        page.js(f"localStorage['nautile.settings'] = JSON.stringify({{tools: {json.dumps(json.dumps(PICTURE_TOOLS))}, mode: 'think_high'}})")
+        page.open(page.home)
+        page.wait("document.querySelectorAll('input[name=mode]').length > 0")
+        for n, text in enumerate(("What is 348 + 275?", "What is the weather in Rome?"), 1):
+            page.send(text)
+            page.wait(f"document.querySelectorAll('.assistant').length === {n} && " + DONE)
+        page.wait("document.querySelector('.call')")
+        page.click(".answer textarea")
+        page.type("24")
+        page.click(".answer .primary")
+        page.wait("document.querySelectorAll('.assistant').length === 3 && " + DONE)
+        page.click(".reasoning summary")
+        page.js("document.querySelector('#text').focus(); document.querySelector('#scroll').scrollTop = 0")
+        time.sleep(0.4)
+        page.screenshot(FLAGS.pictures / "chat.png")
+
+        begin = time.time()
+        over = begin + 110
+
+        def client(seed):  # long prompts, long answers and pauses, in turn
+            story = f"Note {seed}. The code word for the amber gate is falcon. " + "The river is wide and the boat is slow. " * (150 + 30 * seed)
             turn = 0
             while time.time() < over:
                 turn += 1
-                ask = [f"What is {100 + seed * 37 + turn} + {200 + turn * 11}?", story + "What is the code word for the amber gate?"][turn % 2]
-                server.post("/v1/chat/completions", chat(ask, max_tokens=400, reasoning_mode="think_max"))
-                time.sleep(0.1 + 1.6 * ((turn * 7 + seed * 3) % 5) / (1 + turn % 6))
+                server.post("/v1/chat/completions", chat(story + "What is the code word for the amber gate?"))
+                server.post("/v1/chat/completions", chat(f"What is {100 + seed * 37 + turn} + {200 + turn * 11}?", ignore_eos=True,
+                                                         max_tokens=1500 + 2500 * ((turn + seed) % 4)))
+                time.sleep(2 * ((turn * 7 + seed * 3) % 5) / (1 + turn % 3))
 
         page.js("location.hash = '#status'")
-        clients = [threading.Thread(target=client, args=(seed,)) for seed in range(6)]
-        for thread in clients:
-            thread.start()
-            time.sleep(1.5)
         page.size(1240, 1010)
-        time.sleep(14)
-        page.wait("document.querySelectorAll('#s-requests li:not(.none)').length >= 2 && parseFloat(document.querySelector('#s-decode').textContent) > 5")
-        page.screenshot(PICTURES / "status.png")
-        page.prefer(color_scheme="dark")
-        page.screenshot(PICTURES / "dark.png")
+        clients = [threading.Thread(target=client, args=(seed,)) for seed in range(6)]
+        for n, thread in enumerate(clients):
+            thread.start()
+            time.sleep(3 + n)
+        time.sleep(max(0, begin + 86 - time.time()))
+        page.wait("document.querySelectorAll('#s-requests li:not(.none)').length >= 3 && parseFloat(document.querySelector('#s-decode').textContent) > 5")
+        page.screenshot(FLAGS.pictures / "status.png")
         for thread in clients:
             thread.join()
 
@@ -293,7 +413,9 @@ def pictures(nautile):
 if PROGRAM is None:
     print("no chromium: the page at / was not checked")
     sys.exit(77)
-if PICTURES:
-    run_all([pictures], sys.argv[1])
+if FLAGS.pictures:
+    FLAGS.pictures.mkdir(parents=True, exist_ok=True)
+    run_all([pictures], FLAGS.nautile)
 else:
-    run_all([answers_of_nano, streams_and_stops, text_stays_text, tool_calls, when_things_go_wrong, fits_and_reads], sys.argv[1])
+    tests = [answers_of_nano, streams_and_stops, text_stays_text, tool_calls, when_things_go_wrong, fits_and_reads, keyboard_alone, stays_fast]
+    run_all([test for test in tests if FLAGS.only in (None, test.__name__)], FLAGS.nautile)

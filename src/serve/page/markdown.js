@@ -3,13 +3,16 @@
 // Every node is made by createElement and every text by createTextNode; links go to http, https and mailto alone, and
 // pictures are shown as links, so that no text can make the page ask anybody for anything. It covers what models write:
 // headings, lists, tables, quotes, fenced code, bold, italic, strike, code, links. What it does not know stays text.
+//
+// No text makes it slow either: every expression here has one way to match at a place, and spans look ahead kSpanReach
+// characters at most.
 
-const kFence = /^ {0,3}(`{3,}|~{3,})[ \t]*([^`\s]*)[^`]*$/;
-const kHeading = /^ {0,3}(#{1,6})[ \t]+(.*?)[ \t]*#*[ \t]*$/;
+const kFence = /^ {0,3}(`{3,}|~{3,})[ \t]*([^`\s]*)(?:\s[^`]*)?$/;
+const kHeading = /^ {0,3}(#{1,6})[ \t]+(.*)$/;
 const kRule = /^ {0,3}([-*_])([ \t]*\1){2,}[ \t]*$/;
 const kItem = /^( *)([-*+]|\d{1,9}[.)])([ \t]+|$)(.*)$/;
 const kQuote = /^ {0,3}> ?(.*)$/;
-const kTableRule = /^ {0,3}\|?[ \t]*:?-+:?[ \t]*(\|[ \t]*:?-+:?[ \t]*)*\|?[ \t]*$/;
+const kTableRule = /^ {0,3}\|?[ \t]*:?-+:?[ \t]*(\|[ \t]*:?-+:?[ \t]*)*(?:\|[ \t]*)?$/;
 const kMaxDepth = 8;
 
 function element(name, className, ...children) {
@@ -44,7 +47,7 @@ export function blocks(text) {
     }
     const heading = kHeading.exec(line);
     if (heading) {
-      made.push({kind: "heading", level: heading[1].length, source: heading[2]});
+      made.push({kind: "heading", level: heading[1].length, source: withoutClosing(heading[2])});
       ++at;
       continue;
     }
@@ -89,6 +92,14 @@ export function blocks(text) {
     made.push({kind: "paragraph", source: body.join("\n")});
   }
   return made;
+}
+
+// "Title ##" is "Title".
+function withoutClosing(heading) {
+  const text = heading.trimEnd();
+  let end = text.length;
+  while (end > 0 && text[end - 1] === "#") --end;
+  return end === 0 || /\s/.test(text[end - 1]) ? text.slice(0, end).trimEnd() : text;
 }
 
 function cells(line) {
@@ -209,15 +220,17 @@ export function render(block, depth = 0) {
 }
 
 // Inline spans, leftmost first. Anything unclosed stays as it was written.
+const kSpanReach = 1500;
+const kInside = `[\\s\\S]{0,${kSpanReach}}?`;
 const kSpan = new RegExp([
   "(?<escape>\\\\[\\\\`*_{}\\[\\]()#+\\-.!|~<>])",
-  "(?<tick>`+)(?<code>[^`]|[^`][\\s\\S]*?[^`])\\k<tick>(?!`)",
-  "\\*\\*(?<bold>\\S|\\S[\\s\\S]*?\\S)\\*\\*(?!\\*)",
-  "(?<![\\p{L}\\p{N}_])__(?<bold2>\\S|\\S[\\s\\S]*?\\S)__(?![\\p{L}\\p{N}_])",
-  "\\*(?<italic>[^\\s*]|[^\\s*][\\s\\S]*?[^\\s*])\\*(?!\\*)",
-  "(?<![\\p{L}\\p{N}_])_(?<italic2>[^\\s_]|[^\\s_][\\s\\S]*?[^\\s_])_(?![\\p{L}\\p{N}_])",
-  "~~(?<strike>\\S|\\S[\\s\\S]*?\\S)~~",
-  "(?<image>!?)\\[(?<label>[^\\[\\]]*)\\]\\((?<target>[^\\s()]+(?:\\([^\\s()]*\\))?)(?:[ \\t]+\"[^\"]*\")?\\)",
+  "(?<tick>`{1,9})(?<code>[^`]|[^`]" + kInside + "[^`])\\k<tick>(?!`)",
+  "\\*\\*(?<bold>\\S|\\S" + kInside + "\\S)\\*\\*(?!\\*)",
+  "(?<![\\p{L}\\p{N}_])__(?<bold2>\\S|\\S" + kInside + "\\S)__(?![\\p{L}\\p{N}_])",
+  "\\*(?<italic>[^\\s*]|[^\\s*]" + kInside + "[^\\s*])\\*(?!\\*)",
+  "(?<![\\p{L}\\p{N}_])_(?<italic2>[^\\s_]|[^\\s_]" + kInside + "[^\\s_])_(?![\\p{L}\\p{N}_])",
+  "~~(?<strike>\\S|\\S" + kInside + "\\S)~~",
+  "(?<image>!?)\\[(?<label>[^\\[\\]]{0,1500})\\]\\((?<target>[^\\s()]{1,1500}(?:\\([^\\s()]{0,300}\\))?)(?:[ \\t]{1,9}\"[^\"]{0,300}\")?\\)",
   "(?<bare>https?:\\/\\/[^\\s<>()\\[\\]\"'`]+[^\\s<>()\\[\\]\"'`.,;:!?])",
 ].join("|"), "gu");
 
@@ -278,9 +291,16 @@ function anchor(target, label) {
 export class Rendered {
   constructor(place) {
     this.place = place;
-    this.keys = [];
+    this.clear();
+  }
+  // Something else was put there: the next show() draws all of it.
+  clear() {
+    this.text = "";
+    this.keys = ["\u0000"];
   }
   show(text) {
+    if (text === this.text) return;
+    this.text = text;
     const made = blocks(text);
     const keys = made.map((block) => [block.kind, block.level ?? block.language ?? "", block.source].join("\u0000"));
     let same = 0;

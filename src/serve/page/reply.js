@@ -175,7 +175,7 @@ export function assistantView(message, actions) {
     if (nothing) {
       body.replaceChildren(element("p", "note", message.finish === "stopped" ? "Stopped before a word." : message.finish === "length"
         ? "The limit of length was reached while thinking. Raise it in the settings." : "The model ended its turn without an answer."));
-      rendered.keys = ["\u0000"];
+      rendered.clear();
     }
     foot.hidden = live && !message.times?.first;
     buttons.hidden = live;

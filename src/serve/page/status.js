@@ -1,10 +1,11 @@
 // The status view: what the engine does now and did over the last minutes, from GET /v1/status once a second.
 //
 // Rates are differences of counters between two samples, so a quiet server shows zero. Sampling goes on, less often,
-// while the view is closed, so that it opens with a past; it rests while the page is hidden.
+// while the view is closed, so that it opens with a past; it rests while the page is hidden. The charts show as much of the
+// past as there is, one minute to five.
 import {getJson, ServerError} from "./api.js";
 
-const kWindowS = 300, kOpenMs = 1000, kClosedMs = 3000;
+const kWindowS = 300, kLeastWindowS = 60, kOpenMs = 1000, kClosedMs = 3000;
 const kSvg = "http://www.w3.org/2000/svg";
 
 const samples = [];  // {t, prefill, decode, running, waiting, memory}
@@ -90,20 +91,27 @@ function ceiling(n) {
 
 const kWidth = 320, kHeight = 84, kTop = 6, kBottom = 4;
 
-// series: [{pick, className, step}]; `fixed` is the scale's top, if it is known.
-function chart(place, series, label, fixed) {
-  const now = performance.now() / 1000;
-  const shown = samples.filter((sample) => sample.t >= now - kWindowS - 3);
-  const top = fixed ?? ceiling(Math.max(1, ...shown.flatMap((sample) => series.map((one) => one.pick(sample)))));
-  const x = (t) => kWidth * (1 - (now - t) / kWindowS);
+// How far back the charts reach, in whole steps of half a minute.
+function windowS(now) {
+  const past = samples.length > 0 ? now - samples[0].t : 0;
+  return Math.min(kWindowS, Math.max(kLeastWindowS, 30 * Math.ceil(past / 30)));
+}
+
+// series: [{pick, className}]; `unit` stands behind the scale's top.
+function chart(place, series, label, unit) {
+  const now = performance.now() / 1000, span = windowS(now);
+  const shown = samples.filter((sample) => sample.t >= now - span - 3);
+  const top = ceiling(Math.max(1, ...shown.flatMap((sample) => series.map((one) => one.pick(sample)))));
+  const x = (t) => kWidth * (1 - (now - t) / span);
   const y = (value) => kHeight - kBottom - (kHeight - kTop - kBottom) * Math.min(1, value / top);
   const made = svg("svg", {viewBox: `0 0 ${kWidth} ${kHeight}`, preserveAspectRatio: "none", role: "img", "aria-label": label});
   for (const part of [0, 0.5, 1]) {
     const at = y(top * part).toFixed(1);
     made.append(svg("line", {x1: 0, x2: kWidth, y1: at, y2: at, class: part === 0 ? "axis" : "grid"}));
   }
-  for (let minute = 1; minute < kWindowS / 60; ++minute) {
-    const at = x(now - 60 * minute).toFixed(1);
+  const line = span > 120 ? 60 : span > 60 ? 30 : 15;
+  for (let past = line; past < span; past += line) {
+    const at = x(now - past).toFixed(1);
     made.append(svg("line", {x1: at, x2: at, y1: kTop, y2: kHeight - kBottom, class: "grid"}));
   }
   for (const one of series) {
@@ -113,8 +121,16 @@ function chart(place, series, label, fixed) {
     made.append(svg("polygon", {points: `${first},${base} ${points.join(" ")} ${end},${base}`, class: "area " + one.className}));
     made.append(svg("polyline", {points: points.join(" "), class: "line " + one.className}));
   }
-  place.replaceChildren(made);
-  return top;
+  const scale = document.createElement("span");
+  scale.className = "top";
+  scale.textContent = count(top) + unit;
+  place.replaceChildren(made, scale);
+}
+
+function showAgo() {
+  const span = windowS(performance.now() / 1000);
+  const text = span < 120 && span > 60 ? `${span} s ago` : span % 60 === 0 ? `${span / 60} min ago` : `${Math.floor(span / 60)}½ min ago`;
+  for (const place of document.querySelectorAll("#status .ago")) place.textContent = text;
 }
 
 function set(id, text) {
@@ -149,15 +165,17 @@ function draw() {
 
   set("s-decode", rate(sample.decode));
   set("s-prefill", rate(sample.prefill));
-  set("s-batch", `${e.running}` + (e.waiting > 0 ? ` + ${e.waiting} waiting` : ""));
+  set("s-batch", `${e.running}`);
+  set("s-batch-note", e.waiting > 0 ? `running + ${e.waiting} waiting` : "running");
   const place = (id) => document.getElementById(id);
-  set("s-decode-top", rate(chart(place("s-decode-chart"), [{pick: (s) => s.decode, className: "decode"}],
-    `Tokens written per second over five minutes, now ${rate(sample.decode)}`)));
-  set("s-prefill-top", rate(chart(place("s-prefill-chart"), [{pick: (s) => s.prefill, className: "prefill"}],
-    `Prompt tokens read per second over five minutes, now ${rate(sample.prefill)}`)));
-  set("s-batch-top", rate(chart(place("s-batch-chart"), [
+  chart(place("s-decode-chart"), [{pick: (s) => s.decode, className: "decode"}],
+    `Tokens written per second over the last minutes, now ${rate(sample.decode)}`, "/s");
+  chart(place("s-prefill-chart"), [{pick: (s) => s.prefill, className: "prefill"}],
+    `Prompt tokens read per second over the last minutes, now ${rate(sample.prefill)}`, "/s");
+  chart(place("s-batch-chart"), [
     {pick: (s) => s.running + s.waiting, className: "waiting"},
-    {pick: (s) => s.running, className: "running"}], `Requests over five minutes, now ${e.running} running, ${e.waiting} waiting`)));
+    {pick: (s) => s.running, className: "running"}], `Requests over the last minutes, now ${e.running} running, ${e.waiting} waiting`, "");
+  showAgo();
 
   memory(e);
   requests(status.requests);
