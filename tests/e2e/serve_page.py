@@ -125,7 +125,7 @@ def answers_of_nano(nautile):
 
         # Stopped while it reads, the engine is idle within a second.
         page.click("#new")
-        page.js(f"document.querySelector('#text').value = {json.dumps('The boat is slow. ' * 2600)}; document.querySelector('#composer').requestSubmit()")
+        page.js(f"document.querySelector('#text').value = {json.dumps('The boat is slow. ' * 1500)}; document.querySelector('#composer').requestSubmit()")
         eventually(lambda: server.get("/v1/status").json()["engine"]["running"] == 1, 10, "it reads")
         page.click("#stop")
         eventually(lambda: server.get("/v1/status").json()["engine"]["running"] == 0, 1, "the engine is idle after a stop")
@@ -208,8 +208,13 @@ def tool_calls(nautile):
         page.send("Weather in Rome?")
         page.wait(DONE)
         check(page.text(".call .name") == "get_weather", "the call's name")
+        check(page.js("document.querySelectorAll('.body.empty').length") == 0 and "without an answer" not in page.text("#log"), "a call is an answer")
         check(page.text(".call pre") == '{\n  "city": "Rome",\n  "days": 2\n}', f"arguments: {page.text('.call pre')}")
         check(D not in page.text("#log") and page.text(".body").strip() == "Let me look.", "no markup of calls in the text")
+        page.headers(script(text="I need it.</think>" + CALL[CALL.index("<"):], token_ms=1))
+        page.click(".assistant.latest .last-only")
+        page.wait("document.querySelectorAll('.call').length === 1 && " + DONE)
+        check("without an answer" not in page.text("#log"), "a call alone is an answer too")
         page.headers(script(text="ok</think>It is sunny."))
         page.click(".answer textarea")
         page.type('{"sky": "clear"}')
@@ -366,7 +371,7 @@ def stays_fast(nautile):
 def pictures(nautile):
     """chat.png and status.png: nano at work."""
     with Server(nautile, backend="engine", model=FLAGS.model) as server, Page(server) as page:
-        page.size(1240, 1000)
+        page.size(1240, 1050)
         page.prefer(color_scheme="light")
         page.js(f"localStorage['nautile.settings'] = JSON.stringify({{tools: {json.dumps(json.dumps(PICTURE_TOOLS))}, mode: 'think_high'}})")
         page.open(page.home)
@@ -388,17 +393,17 @@ def pictures(nautile):
         over = begin + 110
 
         def client(seed):  # long prompts, long answers and pauses, in turn
-            story = f"Note {seed}. The code word for the amber gate is falcon. " + "The river is wide and the boat is slow. " * (150 + 30 * seed)
             turn = 0
             while time.time() < over:
                 turn += 1
+                story = f"Note {seed} of {turn // 4}. The code word for the amber gate is falcon. " + "The river is wide and the boat is slow. " * (150 + 30 * seed)
                 server.post("/v1/chat/completions", chat(story + "What is the code word for the amber gate?"))
                 server.post("/v1/chat/completions", chat(f"What is {100 + seed * 37 + turn} + {200 + turn * 11}?", ignore_eos=True,
                                                          max_tokens=1500 + 2500 * ((turn + seed) % 4)))
                 time.sleep(2 * ((turn * 7 + seed * 3) % 5) / (1 + turn % 3))
 
         page.js("location.hash = '#status'")
-        page.size(1240, 1010)
+        page.size(1240, 1050)
         clients = [threading.Thread(target=client, args=(seed,)) for seed in range(6)]
         for n, thread in enumerate(clients):
             thread.start()

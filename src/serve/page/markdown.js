@@ -295,7 +295,7 @@ export class Rendered {
   }
   // Something else was put there: the next show() draws all of it.
   clear() {
-    this.text = "";
+    this.text = null;
     this.keys = ["\u0000"];
   }
   show(text) {

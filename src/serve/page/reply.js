@@ -213,7 +213,7 @@ export function assistantView(message, actions) {
 function callView(call, message, actions) {
   const name = element("code", "name"), args = element("code"), state = element("span", "note");
   const result = element("textarea", "mono");
-  result.rows = 2;
+  result.rows = 1;
   result.placeholder = "What the tool answered";
   result.setAttribute("aria-label", "Result of the tool call");
   const send = button("Send result", "primary last-only", () => {
@@ -221,7 +221,7 @@ function callView(call, message, actions) {
     actions.save();
     actions.answerCalls();
   });
-  const answer = element("div", "answer", result, send);
+  const answer = element("div", "answer", element("span", "tag", "Result"), result, send);
   const place = element("section", "call", element("header", "", element("span", "tag", "Tool call"), name, state), element("pre", "", args), answer);
   result.addEventListener("input", () => {
     call.result = result.value;

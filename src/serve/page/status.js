@@ -22,6 +22,10 @@ export function bytes(n) {
   return (n >= 100 || unit === 0 ? n.toFixed(0) : n.toFixed(1)) + " " + units[unit];
 }
 
+// 202,763 as "203K" where there is little room.
+const kCompact = new Intl.NumberFormat("en-US", {notation: "compact", maximumSignificantDigits: 3});
+const brief = (n) => (n < 10000 ? count(n) : kCompact.format(n));
+
 export const count = (n) => Math.round(n).toLocaleString("en-US");
 
 export function rate(n) {
@@ -155,13 +159,14 @@ function draw() {
   set("s-running", `${e.running}`);
   set("s-slots", `of ${e.max_sequences}`);
   set("s-waiting", `${e.waiting}`);
-  set("s-phase", e.running + e.waiting === 0 ? "idle" : e.phase);
+  const parts = [[e.prefilling, "reading"], [e.running - e.prefilling, "writing"]].filter(([n]) => n > 0);
+  set("s-phase", parts.map(([n, what]) => `${n} ${what}`).join(", ") || "idle");
   const share = e.prompt_tokens > 0 ? e.cached_tokens / e.prompt_tokens : 0;
   set("s-hits", e.prompt_tokens > 0 ? (100 * share).toFixed(share > 0 && share < 0.1 ? 1 : 0) + "%" : "–");
-  set("s-hits-note", e.prompt_tokens > 0 ? `${count(e.cached_tokens)} of ${count(e.prompt_tokens)} prompt tokens` : "no prompt yet");
+  set("s-hits-note", e.prompt_tokens > 0 ? `${brief(e.cached_tokens)} of ${brief(e.prompt_tokens)} tokens` : "no prompt yet");
   const drafted = e.drafted_tokens > 0;
   set("s-drafts", drafted ? ((100 * e.accepted_tokens) / e.drafted_tokens).toFixed(0) + "%" : "–");
-  set("s-drafts-note", drafted ? `${count(e.accepted_tokens)} of ${count(e.drafted_tokens)} drafts kept` : "no drafts so far");
+  set("s-drafts-note", drafted ? `${brief(e.accepted_tokens)} of ${brief(e.drafted_tokens)} drafts` : "no drafts so far");
 
   set("s-decode", rate(sample.decode));
   set("s-prefill", rate(sample.prefill));
@@ -172,9 +177,8 @@ function draw() {
     `Tokens written per second over the last minutes, now ${rate(sample.decode)}`, "/s");
   chart(place("s-prefill-chart"), [{pick: (s) => s.prefill, className: "prefill"}],
     `Prompt tokens read per second over the last minutes, now ${rate(sample.prefill)}`, "/s");
-  chart(place("s-batch-chart"), [
-    {pick: (s) => s.running + s.waiting, className: "waiting"},
-    {pick: (s) => s.running, className: "running"}], `Requests over the last minutes, now ${e.running} running, ${e.waiting} waiting`, "");
+  const waited = samples.some((s) => s.waiting > 0) ? [{pick: (s) => s.running + s.waiting, className: "waiting"}] : [];
+  chart(place("s-batch-chart"), [...waited, {pick: (s) => s.running, className: "running"}], `Requests over the last minutes, now ${e.running} running, ${e.waiting} waiting`, "");
   showAgo();
 
   memory(e);
@@ -214,9 +218,10 @@ function requests(list) {
     age.textContent = duration(request.age_s);
     const bar = document.createElement("progress");
     bar.max = Math.max(1, request.prompt_tokens);
-    bar.value = request.phase === "prefill" ? done : request.phase === "queued" ? 0 : bar.max;
+    bar.value = request.phase === "prefill" ? done : 0;
     bar.className = request.phase;
-    row.append(name, age, bar);
+    row.append(name, age);
+    if (request.phase === "prefill" || request.phase === "queued") row.append(bar);  // how long an answer gets nobody knows
     return row;
   });
   if (rows.length === 0) {
