@@ -110,10 +110,10 @@ def answers_of_nano(nautile):
         page.wait("document.querySelectorAll('article').length === 0 && !document.querySelector('#welcome').hidden")
         page.js("location.hash = '#status'")
         story = "The code word for the amber gate is falcon. " + "The river is wide and the boat is slow. " * 400
-        page.js(f"document.querySelector('#text').value = {json.dumps(story + 'What is the code word for the amber gate?')}; "
-                "document.querySelector('#composer').requestSubmit(); "
-                "window.waits = []; window.eye = new MutationObserver(() => { const w = document.querySelector('.wait:not([hidden]) p'); if (w) window.waits.push(w.textContent); }); "
-                "window.eye.observe(document.querySelector('#log'), {subtree: true, childList: true, characterData: true})")
+        page.js("window.waits = []; window.eye = new MutationObserver(() => { const w = document.querySelector('.wait:not([hidden]) p'); if (w) window.waits.push(w.textContent); }); "
+                "window.eye.observe(document.querySelector('#log'), {subtree: true, childList: true, characterData: true}); "
+                f"document.querySelector('#text').value = {json.dumps(story + 'What is the code word for the amber gate?')}; "
+                "document.querySelector('#composer').requestSubmit()")
         page.wait(DONE, 90)
         waits = page.js("window.waits.join(' / ')")
         check("Sent" in waits, f"it says that it waits: {waits}")
