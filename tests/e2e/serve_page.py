@@ -212,7 +212,7 @@ def tool_calls(nautile):
         check(page.text(".call pre") == '{\n  "city": "Rome",\n  "days": 2\n}', f"arguments: {page.text('.call pre')}")
         check(D not in page.text("#log") and page.text(".body").strip() == "Let me look.", "no markup of calls in the text")
         page.headers(script(text="I need it.</think>" + CALL[CALL.index("<"):], token_ms=1))
-        page.click(".assistant.latest .last-only")
+        page.click(".assistant.latest .foot-line .last-only")
         page.wait("document.querySelectorAll('.call').length === 1 && " + DONE)
         check("without an answer" not in page.text("#log"), "a call alone is an answer too")
         page.headers(script(text="ok</think>It is sunny."))
