@@ -9,6 +9,7 @@
 #include "model/repack_load.h"
 #include "model_flags.h"
 #include "sys/clock.h"
+#include "sys/machine.h"
 
 namespace nautile {
 namespace {
