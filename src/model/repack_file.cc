@@ -85,39 +85,56 @@ class BlockPacker {
       : header_(header), views_(std::move(views)), buffers_(static_cast<size_t>(threads)) {}
 
   std::span<const std::byte> pack(int worker, uint64_t block) {
-    const uint64_t begin = block * kRepackedBlock, end = std::min(begin + kRepackedBlock, header_.data_bytes);
     Buffer& buffer = buffers_[static_cast<size_t>(worker)];
     buffer.block.resize(kRepackedBlock);
-    auto matrix = std::upper_bound(header_.matrices.begin(), header_.matrices.end(), begin,
-                                   [](uint64_t at, const RepackedMatrix& m) { return at < m.offset; }) -
-                  header_.matrices.begin() - 1;
-    for (uint64_t at = begin; at < end; ++matrix) {
-      const RepackedMatrix& m = header_.matrices[static_cast<size_t>(matrix)];
-      const WeightView& rows = *views_[static_cast<size_t>(matrix)];
-      const uint64_t tile = tile_bytes(m.format, m.cols), until = std::min(end, m.offset + m.bytes());
-      const uint64_t first = (at - m.offset) / tile, last = (until - m.offset + tile - 1) / tile;
+    // A disk is at its best with several megabytes asked for; a page fault asks for 128 KB.
+    for_parts(block + kAhead, [](const RepackedMatrix&, const WeightView& rows, uint64_t first, uint64_t last) {
+      prefetch_rows(rows, first, last);
+    });
+    const uint64_t begin = block * kRepackedBlock, end = block_end(block);
+    for_parts(block, [&](const RepackedMatrix& m, const WeightView& rows, uint64_t first, uint64_t last) {
+      const uint64_t bytes = tile_bytes(m.format, m.cols);
       for (uint64_t t = first; t < last; ++t) {
-        const uint64_t tile_at = m.offset + t * tile;
-        const uint64_t from = std::max(tile_at, begin), to = std::min(tile_at + tile, end);
+        const uint64_t tile = m.offset + t * bytes;
+        const uint64_t from = std::max(tile, begin), to = std::min(tile + bytes, end);
         std::byte* const place = buffer.block.data() + (from - begin);
-        if (to - from == tile) {
-          pack_tiles(rows, t, t + 1, place - t * tile);
+        if (to - from == bytes) {
+          pack_tiles(rows, t, t + 1, place - t * bytes);
         } else {  // reaches over an edge of the block
-          buffer.tile.resize(std::max(buffer.tile.size(), tile));
-          pack_tiles(rows, t, t + 1, buffer.tile.data() - t * tile);
-          std::memcpy(place, buffer.tile.data() + (from - tile_at), to - from);
+          buffer.tile.resize(std::max(buffer.tile.size(), bytes));
+          pack_tiles(rows, t, t + 1, buffer.tile.data() - t * bytes);
+          std::memcpy(place, buffer.tile.data() + (from - tile), to - from);
         }
       }
       release_rows(rows, first, last);
-      at = until;
-    }
+    });
     return {buffer.block.data(), end - begin};
   }
 
  private:
+  static constexpr uint64_t kAhead = 6;
   struct Buffer {
     std::vector<std::byte> block, tile;
   };
+
+  uint64_t block_end(uint64_t block) const { return std::min((block + 1) * kRepackedBlock, header_.data_bytes); }
+
+  // Calls body for each matrix that reaches into the block, with its tiles [first, last) that do; none past the end.
+  template <class Body>
+  void for_parts(uint64_t block, Body body) const {
+    uint64_t at = block * kRepackedBlock;
+    const uint64_t end = block_end(block);
+    auto matrix = std::upper_bound(header_.matrices.begin(), header_.matrices.end(), at,
+                                   [](uint64_t offset, const RepackedMatrix& m) { return offset < m.offset; }) -
+                  header_.matrices.begin() - 1;
+    for (; at < end; ++matrix) {
+      const RepackedMatrix& m = header_.matrices[static_cast<size_t>(matrix)];
+      const uint64_t tile = tile_bytes(m.format, m.cols), until = std::min(end, m.offset + m.bytes());
+      body(m, *views_[static_cast<size_t>(matrix)], (at - m.offset) / tile, (until - m.offset + tile - 1) / tile);
+      at = until;
+    }
+  }
+
   const RepackedHeader& header_;
   std::vector<const WeightView*> views_;
   std::vector<Buffer> buffers_;  // by worker
