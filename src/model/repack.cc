@@ -90,7 +90,8 @@ void release_rows(const WeightView& rows, size_t tile_begin, size_t tile_end) {
 
 Status pack_weights(Weights& weights, const Packing& packing) {
   std::vector<TileMatrix> all = tile_matrices(weights);
-  std::erase_if(all, [&](const TileMatrix& m) { return !takes_tiles(packing.kernels, packing.policy, m.view->format); });
+  std::erase_if(all,
+                [&](const TileMatrix& m) { return !takes_tiles(packing.kernels, packing.policy, m.view->format); });
   if (all.empty()) return {};
   size_t total = 0;
   for (const TileMatrix& m : all) total += tile_count(m.view->rows) * tile_bytes(m.view->format, m.view->cols);

@@ -38,7 +38,8 @@ Result<std::vector<RepackedShard>> identify(const Checkpoint& checkpoint) {
   std::vector<RepackedShard> shards;
   for (const CheckpointFile& file : checkpoint.files()) {
     if (file.contents.empty()) {
-      return Status(Code::kUnsupported, "these weights come from no file, so no repacked file can be theirs", file.name);
+      return Status(Code::kUnsupported, "these weights come from no file, so no repacked file can be theirs",
+                    file.name);
     }
     shards.push_back(identify(file));
   }
@@ -47,8 +48,8 @@ Result<std::vector<RepackedShard>> identify(const Checkpoint& checkpoint) {
 
 // Runs work(block) -> Status for all blocks; the error of the lowest block, the same for any number of threads.
 template <class Work>
-Status for_blocks(uint64_t blocks, uint64_t total, ThreadPool* pool, const char* what, const LoadProgressFunction& progress,
-                  Work work) {
+Status for_blocks(uint64_t blocks, uint64_t total, ThreadPool* pool, const char* what,
+                  const LoadProgressFunction& progress, Work work) {
   std::mutex mutex;  // of the three below and the callback
   uint64_t done = 0, failed_at = UINT64_MAX;
   Status failed;
@@ -198,12 +199,12 @@ Status RepackedFile::make(FileSystem& files, const std::string& path, const Chec
   lay_out(header);
   NAUTILE_ASSIGN(const std::unique_ptr<FileWriter> writer, files.create(path, header.file_bytes()));
   BlockPacker packer(header, std::move(views), pool != nullptr ? pool->threads() : 1);
-  NAUTILE_RETURN_IF_ERROR(for_blocks(header.blocks(), header.data_bytes, pool, "writing tiles", progress,
-                                     [&](int worker, uint64_t block) {
-                                       const std::span<const std::byte> bytes = packer.pack(worker, block);
-                                       header.block_sums[block] = sum_of(bytes);
-                                       return writer->write(header.data_begin + block * kRepackedBlock, bytes);
-                                     }));
+  NAUTILE_RETURN_IF_ERROR(
+      for_blocks(header.blocks(), header.data_bytes, pool, "writing tiles", progress, [&](int worker, uint64_t block) {
+        const std::span<const std::byte> bytes = packer.pack(worker, block);
+        header.block_sums[block] = sum_of(bytes);
+        return writer->write(header.data_begin + block * kRepackedBlock, bytes);
+      }));
   const std::string head = repacked_header_bytes(header);
   NAUTILE_RETURN_IF_ERROR(writer->write(0, std::as_bytes(std::span(head))));
   return writer->finish();
@@ -218,7 +219,8 @@ bool RepackedFile::holds(std::string_view tensor) const {
   const size_t dot = tensor.find_last_of('.');
   if (dot == std::string_view::npos) return false;
   const RepackedMatrix* m = find(tensor.substr(0, dot));
-  return m != nullptr && (tensor.substr(dot) == ".weight" || (tensor.substr(dot) == ".scale" && m->format == WeightFormat::kFp4));
+  return m != nullptr &&
+         (tensor.substr(dot) == ".weight" || (tensor.substr(dot) == ".scale" && m->format == WeightFormat::kFp4));
 }
 
 std::string RepackedFile::where(uint64_t block) const {
@@ -229,14 +231,16 @@ std::string RepackedFile::where(uint64_t block) const {
 }
 
 Status RepackedFile::check(ThreadPool* pool, const LoadProgressFunction& progress) const {
-  return for_blocks(header_.blocks(), header_.data_bytes, pool, "checking tiles", progress, [&](int, uint64_t block) -> Status {
-    const uint64_t begin = block * kRepackedBlock;
-    const std::span<const std::byte> bytes(tiles() + begin, std::min(kRepackedBlock, header_.data_bytes - begin));
-    if (Status read = populate_pages(bytes.data(), bytes.size()); !read.ok()) return std::move(read).at(where(block));
-    if (sum_of(bytes) == header_.block_sums[block]) return {};
-    return {Code::kCorrupt, "the tiles' checksum is wrong: the file was damaged after it was made", where(block),
-            "make it again with `nautile repack`, and have an eye on this disk"};
-  });
+  return for_blocks(
+      header_.blocks(), header_.data_bytes, pool, "checking tiles", progress, [&](int, uint64_t block) -> Status {
+        const uint64_t begin = block * kRepackedBlock;
+        const std::span<const std::byte> bytes(tiles() + begin, std::min(kRepackedBlock, header_.data_bytes - begin));
+        if (Status read = populate_pages(bytes.data(), bytes.size()); !read.ok())
+          return std::move(read).at(where(block));
+        if (sum_of(bytes) == header_.block_sums[block]) return {};
+        return {Code::kCorrupt, "the tiles' checksum is wrong: the file was damaged after it was made", where(block),
+                "make it again with `nautile repack`, and have an eye on this disk"};
+      });
 }
 
 Status RepackedFile::compare(Weights& rows, ThreadPool* pool, const LoadProgressFunction& progress) const {
@@ -245,8 +249,8 @@ Status RepackedFile::compare(Weights& rows, ThreadPool* pool, const LoadProgress
   for (const RepackedMatrix& m : header_.matrices) {
     const size_t i = views.size();
     if (i >= all.size() || all[i].name != m.name || !same_shape(m, *all[i].view)) {
-      return {Code::kInvalidArgument, fmt::format("the checkpoint has no {} of that shape in that place", m.name), path_,
-              "make the file again with `nautile repack`"};
+      return {Code::kInvalidArgument, fmt::format("the checkpoint has no {} of that shape in that place", m.name),
+              path_, "make the file again with `nautile repack`"};
     }
     views.push_back(all[i].view);
   }
@@ -254,19 +258,20 @@ Status RepackedFile::compare(Weights& rows, ThreadPool* pool, const LoadProgress
   return for_blocks(header_.blocks(), header_.data_bytes, pool, "comparing tiles", progress,
                     [&](int worker, uint64_t block) -> Status {
                       if (sum_of(packer.pack(worker, block)) == header_.block_sums[block]) return {};
-                      return {Code::kInvalidArgument, "the checkpoint has other weights than the repacked file", where(block),
-                              "make the file again with `nautile repack`"};
+                      return {Code::kInvalidArgument, "the checkpoint has other weights than the repacked file",
+                              where(block), "make the file again with `nautile repack`"};
                     });
 }
 
 Status RepackedFile::attach(Weights& rows, const Packing& packing) const {
   std::vector<TileMatrix> all = tile_matrices(rows);
-  std::erase_if(all, [&](const TileMatrix& m) { return !takes_tiles(packing.kernels, packing.policy, m.view->format); });
+  std::erase_if(all,
+                [&](const TileMatrix& m) { return !takes_tiles(packing.kernels, packing.policy, m.view->format); });
   for (const TileMatrix& m : all) {
     const RepackedMatrix* stored = find(m.name);
     if (stored == nullptr || !same_shape(*stored, *m.view)) {
-      return {Code::kInvalidArgument, fmt::format("the file has no {} of the checkpoint's shape and format", m.name), path_,
-              "make it again with `nautile repack`"};
+      return {Code::kInvalidArgument, fmt::format("the file has no {} of the checkpoint's shape and format", m.name),
+              path_, "make it again with `nautile repack`"};
     }
   }
   for (const TileMatrix& m : all) {
