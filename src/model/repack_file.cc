@@ -31,6 +31,8 @@ RepackedShard identify(const CheckpointFile& file) {
   }
   const XXH128_hash_t hash = XXH3_128bits_digest(state);
   XXH3_freeState(state);
+  // A touch maps as much as the system has in one piece, which may be 2 MiB.
+  release_pages(all.data() + file.header_bytes, data);
   return {file.name.substr(file.name.find_last_of('/') + 1), file.bytes, file.modified_ns, {hash.low64, hash.high64}};
 }
 
