@@ -3,6 +3,7 @@
 #pragma once
 
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include <cstring>
 #include <map>
@@ -34,10 +35,12 @@ class MemoryFiles : public FileSystem {
     if (found == contents.end()) return Status(Code::kNotFound, "no such file", path);
     const std::string& bytes = found->second;
     if (bytes.empty()) return MappedFile();
-    // MappedFile unmaps what it holds, so the copy must be a mapping too.
-    void* data = ::mmap(nullptr, bytes.size(), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    // A file without a name: like the pages of any file, those given back (release_pages) can be read again.
+    const int fd = ::memfd_create("memory_files", MFD_CLOEXEC);
+    const bool filled = fd >= 0 && ::write(fd, bytes.data(), bytes.size()) == static_cast<ssize_t>(bytes.size());
+    void* data = filled ? ::mmap(nullptr, bytes.size(), PROT_READ, MAP_SHARED, fd, 0) : MAP_FAILED;
+    if (fd >= 0) ::close(fd);
     if (data == MAP_FAILED) return Status(Code::kResourceExhausted, "no memory", path);
-    std::memcpy(data, bytes.data(), bytes.size());
     return MappedFile(static_cast<const std::byte*>(data), bytes.size(), modified_ns[path]);
   }
   Result<std::vector<std::string>> list(const std::string& directory) override {

@@ -14,6 +14,8 @@ namespace nautile {
 namespace {
 
 constexpr size_t kPieceBytes = 4 << 20;
+// A disk is at its best with several megabytes asked for; a page fault asks for 128 KB.
+constexpr size_t kAhead = 6;
 
 struct Piece {
   size_t matrix, tile_begin, tile_end;
@@ -72,6 +74,13 @@ void set_tiles(WeightView& view, const std::byte* tiles) {
   if (view.format == WeightFormat::kFp4) view.scales = nullptr;
 }
 
+void prefetch_rows(const WeightView& rows, size_t tile_begin, size_t tile_end) {
+  const size_t begin = tile_begin * kTileRows, end = std::min(rows.rows, tile_end * kTileRows);
+  prefetch_pages(rows.data + begin * rows.row_bytes(), (end - begin) * rows.row_bytes());
+  if (rows.format != WeightFormat::kFp4) return;
+  prefetch_pages(rows.scales + begin * (rows.cols / 32), (end - begin) * (rows.cols / 32));
+}
+
 void release_rows(const WeightView& rows, size_t tile_begin, size_t tile_end) {
   const size_t begin = tile_begin * kTileRows, end = std::min(rows.rows, tile_end * kTileRows);
   release_pages(rows.data + begin * rows.row_bytes(), (end - begin) * rows.row_bytes());
@@ -81,7 +90,8 @@ void release_rows(const WeightView& rows, size_t tile_begin, size_t tile_end) {
 
 Status pack_weights(Weights& weights, const Packing& packing) {
   std::vector<TileMatrix> all = tile_matrices(weights);
-  std::erase_if(all, [&](const TileMatrix& m) { return !takes_tiles(packing.kernels, packing.policy, m.view->format); });
+  std::erase_if(all,
+                [&](const TileMatrix& m) { return !takes_tiles(packing.kernels, packing.policy, m.view->format); });
   if (all.empty()) return {};
   size_t total = 0;
   for (const TileMatrix& m : all) total += tile_count(m.view->rows) * tile_bytes(m.view->format, m.view->cols);
@@ -101,6 +111,10 @@ Status pack_weights(Weights& weights, const Packing& packing) {
   auto pack = [&](int, size_t index) {
     const Piece& piece = pieces[index];
     const WeightView& rows = *all[piece.matrix].view;
+    if (packing.release_source && index + kAhead < pieces.size()) {
+      const Piece& later = pieces[index + kAhead];
+      prefetch_rows(*all[later.matrix].view, later.tile_begin, later.tile_end);
+    }
     pack_tiles(rows, piece.tile_begin, piece.tile_end, tiles[piece.matrix]);
     if (packing.release_source) release_rows(rows, piece.tile_begin, piece.tile_end);
     if (!packing.progress) return;

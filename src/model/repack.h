@@ -42,6 +42,8 @@ std::vector<TileMatrix> tile_matrices(Weights& weights);
 bool takes_tiles(const Kernels* kernels, const Policy& policy, WeightFormat format);
 // Turns a view of rows into one of its tiles.
 void set_tiles(WeightView& view, const std::byte* tiles);
+// Starts reading from the disk what packing tiles [tile_begin, tile_end) will read.
+void prefetch_rows(const WeightView& rows, size_t tile_begin, size_t tile_end);
 // Gives back the pages of the rows behind tiles [tile_begin, tile_end).
 void release_rows(const WeightView& rows, size_t tile_begin, size_t tile_end);
 

@@ -31,6 +31,8 @@ RepackedShard identify(const CheckpointFile& file) {
   }
   const XXH128_hash_t hash = XXH3_128bits_digest(state);
   XXH3_freeState(state);
+  // A touch maps as much as the system has in one piece, which may be 2 MiB.
+  release_pages(all.data() + file.header_bytes, data);
   return {file.name.substr(file.name.find_last_of('/') + 1), file.bytes, file.modified_ns, {hash.low64, hash.high64}};
 }
 
@@ -38,7 +40,8 @@ Result<std::vector<RepackedShard>> identify(const Checkpoint& checkpoint) {
   std::vector<RepackedShard> shards;
   for (const CheckpointFile& file : checkpoint.files()) {
     if (file.contents.empty()) {
-      return Status(Code::kUnsupported, "these weights come from no file, so no repacked file can be theirs", file.name);
+      return Status(Code::kUnsupported, "these weights come from no file, so no repacked file can be theirs",
+                    file.name);
     }
     shards.push_back(identify(file));
   }
@@ -47,8 +50,8 @@ Result<std::vector<RepackedShard>> identify(const Checkpoint& checkpoint) {
 
 // Runs work(block) -> Status for all blocks; the error of the lowest block, the same for any number of threads.
 template <class Work>
-Status for_blocks(uint64_t blocks, uint64_t total, ThreadPool* pool, const char* what, const LoadProgressFunction& progress,
-                  Work work) {
+Status for_blocks(uint64_t blocks, uint64_t total, ThreadPool* pool, const char* what,
+                  const LoadProgressFunction& progress, Work work) {
   std::mutex mutex;  // of the three below and the callback
   uint64_t done = 0, failed_at = UINT64_MAX;
   Status failed;
@@ -85,39 +88,56 @@ class BlockPacker {
       : header_(header), views_(std::move(views)), buffers_(static_cast<size_t>(threads)) {}
 
   std::span<const std::byte> pack(int worker, uint64_t block) {
-    const uint64_t begin = block * kRepackedBlock, end = std::min(begin + kRepackedBlock, header_.data_bytes);
     Buffer& buffer = buffers_[static_cast<size_t>(worker)];
     buffer.block.resize(kRepackedBlock);
-    auto matrix = std::upper_bound(header_.matrices.begin(), header_.matrices.end(), begin,
-                                   [](uint64_t at, const RepackedMatrix& m) { return at < m.offset; }) -
-                  header_.matrices.begin() - 1;
-    for (uint64_t at = begin; at < end; ++matrix) {
-      const RepackedMatrix& m = header_.matrices[static_cast<size_t>(matrix)];
-      const WeightView& rows = *views_[static_cast<size_t>(matrix)];
-      const uint64_t tile = tile_bytes(m.format, m.cols), until = std::min(end, m.offset + m.bytes());
-      const uint64_t first = (at - m.offset) / tile, last = (until - m.offset + tile - 1) / tile;
+    // A disk is at its best with several megabytes asked for; a page fault asks for 128 KB.
+    for_parts(block + kAhead, [](const RepackedMatrix&, const WeightView& rows, uint64_t first, uint64_t last) {
+      prefetch_rows(rows, first, last);
+    });
+    const uint64_t begin = block * kRepackedBlock, end = block_end(block);
+    for_parts(block, [&](const RepackedMatrix& m, const WeightView& rows, uint64_t first, uint64_t last) {
+      const uint64_t bytes = tile_bytes(m.format, m.cols);
       for (uint64_t t = first; t < last; ++t) {
-        const uint64_t tile_at = m.offset + t * tile;
-        const uint64_t from = std::max(tile_at, begin), to = std::min(tile_at + tile, end);
+        const uint64_t tile = m.offset + t * bytes;
+        const uint64_t from = std::max(tile, begin), to = std::min(tile + bytes, end);
         std::byte* const place = buffer.block.data() + (from - begin);
-        if (to - from == tile) {
-          pack_tiles(rows, t, t + 1, place - t * tile);
+        if (to - from == bytes) {
+          pack_tiles(rows, t, t + 1, place - t * bytes);
         } else {  // reaches over an edge of the block
-          buffer.tile.resize(std::max(buffer.tile.size(), tile));
-          pack_tiles(rows, t, t + 1, buffer.tile.data() - t * tile);
-          std::memcpy(place, buffer.tile.data() + (from - tile_at), to - from);
+          buffer.tile.resize(std::max(buffer.tile.size(), bytes));
+          pack_tiles(rows, t, t + 1, buffer.tile.data() - t * bytes);
+          std::memcpy(place, buffer.tile.data() + (from - tile), to - from);
         }
       }
       release_rows(rows, first, last);
-      at = until;
-    }
+    });
     return {buffer.block.data(), end - begin};
   }
 
  private:
+  static constexpr uint64_t kAhead = 6;
   struct Buffer {
     std::vector<std::byte> block, tile;
   };
+
+  uint64_t block_end(uint64_t block) const { return std::min((block + 1) * kRepackedBlock, header_.data_bytes); }
+
+  // Calls body for each matrix that reaches into the block, with its tiles [first, last) that do; none past the end.
+  template <class Body>
+  void for_parts(uint64_t block, Body body) const {
+    uint64_t at = block * kRepackedBlock;
+    const uint64_t end = block_end(block);
+    auto matrix = std::upper_bound(header_.matrices.begin(), header_.matrices.end(), at,
+                                   [](uint64_t offset, const RepackedMatrix& m) { return offset < m.offset; }) -
+                  header_.matrices.begin() - 1;
+    for (; at < end; ++matrix) {
+      const RepackedMatrix& m = header_.matrices[static_cast<size_t>(matrix)];
+      const uint64_t tile = tile_bytes(m.format, m.cols), until = std::min(end, m.offset + m.bytes());
+      body(m, *views_[static_cast<size_t>(matrix)], (at - m.offset) / tile, (until - m.offset + tile - 1) / tile);
+      at = until;
+    }
+  }
+
   const RepackedHeader& header_;
   std::vector<const WeightView*> views_;
   std::vector<Buffer> buffers_;  // by worker
@@ -181,12 +201,12 @@ Status RepackedFile::make(FileSystem& files, const std::string& path, const Chec
   lay_out(header);
   NAUTILE_ASSIGN(const std::unique_ptr<FileWriter> writer, files.create(path, header.file_bytes()));
   BlockPacker packer(header, std::move(views), pool != nullptr ? pool->threads() : 1);
-  NAUTILE_RETURN_IF_ERROR(for_blocks(header.blocks(), header.data_bytes, pool, "writing tiles", progress,
-                                     [&](int worker, uint64_t block) {
-                                       const std::span<const std::byte> bytes = packer.pack(worker, block);
-                                       header.block_sums[block] = sum_of(bytes);
-                                       return writer->write(header.data_begin + block * kRepackedBlock, bytes);
-                                     }));
+  NAUTILE_RETURN_IF_ERROR(
+      for_blocks(header.blocks(), header.data_bytes, pool, "writing tiles", progress, [&](int worker, uint64_t block) {
+        const std::span<const std::byte> bytes = packer.pack(worker, block);
+        header.block_sums[block] = sum_of(bytes);
+        return writer->write(header.data_begin + block * kRepackedBlock, bytes);
+      }));
   const std::string head = repacked_header_bytes(header);
   NAUTILE_RETURN_IF_ERROR(writer->write(0, std::as_bytes(std::span(head))));
   return writer->finish();
@@ -201,7 +221,8 @@ bool RepackedFile::holds(std::string_view tensor) const {
   const size_t dot = tensor.find_last_of('.');
   if (dot == std::string_view::npos) return false;
   const RepackedMatrix* m = find(tensor.substr(0, dot));
-  return m != nullptr && (tensor.substr(dot) == ".weight" || (tensor.substr(dot) == ".scale" && m->format == WeightFormat::kFp4));
+  return m != nullptr &&
+         (tensor.substr(dot) == ".weight" || (tensor.substr(dot) == ".scale" && m->format == WeightFormat::kFp4));
 }
 
 std::string RepackedFile::where(uint64_t block) const {
@@ -212,14 +233,16 @@ std::string RepackedFile::where(uint64_t block) const {
 }
 
 Status RepackedFile::check(ThreadPool* pool, const LoadProgressFunction& progress) const {
-  return for_blocks(header_.blocks(), header_.data_bytes, pool, "checking tiles", progress, [&](int, uint64_t block) -> Status {
-    const uint64_t begin = block * kRepackedBlock;
-    const std::span<const std::byte> bytes(tiles() + begin, std::min(kRepackedBlock, header_.data_bytes - begin));
-    if (Status read = populate_pages(bytes.data(), bytes.size()); !read.ok()) return std::move(read).at(where(block));
-    if (sum_of(bytes) == header_.block_sums[block]) return {};
-    return {Code::kCorrupt, "the tiles' checksum is wrong: the file was damaged after it was made", where(block),
-            "make it again with `nautile repack`, and have an eye on this disk"};
-  });
+  return for_blocks(
+      header_.blocks(), header_.data_bytes, pool, "checking tiles", progress, [&](int, uint64_t block) -> Status {
+        const uint64_t begin = block * kRepackedBlock;
+        const std::span<const std::byte> bytes(tiles() + begin, std::min(kRepackedBlock, header_.data_bytes - begin));
+        if (Status read = populate_pages(bytes.data(), bytes.size()); !read.ok())
+          return std::move(read).at(where(block));
+        if (sum_of(bytes) == header_.block_sums[block]) return {};
+        return {Code::kCorrupt, "the tiles' checksum is wrong: the file was damaged after it was made", where(block),
+                "make it again with `nautile repack`, and have an eye on this disk"};
+      });
 }
 
 Status RepackedFile::compare(Weights& rows, ThreadPool* pool, const LoadProgressFunction& progress) const {
@@ -228,8 +251,8 @@ Status RepackedFile::compare(Weights& rows, ThreadPool* pool, const LoadProgress
   for (const RepackedMatrix& m : header_.matrices) {
     const size_t i = views.size();
     if (i >= all.size() || all[i].name != m.name || !same_shape(m, *all[i].view)) {
-      return {Code::kInvalidArgument, fmt::format("the checkpoint has no {} of that shape in that place", m.name), path_,
-              "make the file again with `nautile repack`"};
+      return {Code::kInvalidArgument, fmt::format("the checkpoint has no {} of that shape in that place", m.name),
+              path_, "make the file again with `nautile repack`"};
     }
     views.push_back(all[i].view);
   }
@@ -237,19 +260,20 @@ Status RepackedFile::compare(Weights& rows, ThreadPool* pool, const LoadProgress
   return for_blocks(header_.blocks(), header_.data_bytes, pool, "comparing tiles", progress,
                     [&](int worker, uint64_t block) -> Status {
                       if (sum_of(packer.pack(worker, block)) == header_.block_sums[block]) return {};
-                      return {Code::kInvalidArgument, "the checkpoint has other weights than the repacked file", where(block),
-                              "make the file again with `nautile repack`"};
+                      return {Code::kInvalidArgument, "the checkpoint has other weights than the repacked file",
+                              where(block), "make the file again with `nautile repack`"};
                     });
 }
 
 Status RepackedFile::attach(Weights& rows, const Packing& packing) const {
   std::vector<TileMatrix> all = tile_matrices(rows);
-  std::erase_if(all, [&](const TileMatrix& m) { return !takes_tiles(packing.kernels, packing.policy, m.view->format); });
+  std::erase_if(all,
+                [&](const TileMatrix& m) { return !takes_tiles(packing.kernels, packing.policy, m.view->format); });
   for (const TileMatrix& m : all) {
     const RepackedMatrix* stored = find(m.name);
     if (stored == nullptr || !same_shape(*stored, *m.view)) {
-      return {Code::kInvalidArgument, fmt::format("the file has no {} of the checkpoint's shape and format", m.name), path_,
-              "make it again with `nautile repack`"};
+      return {Code::kInvalidArgument, fmt::format("the file has no {} of the checkpoint's shape and format", m.name),
+              path_, "make it again with `nautile repack`"};
     }
   }
   for (const TileMatrix& m : all) {

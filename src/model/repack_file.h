@@ -1,9 +1,9 @@
 // RepackedFile: a model's tiles in a file, made once and mapped at later starts.
 //
-// The file belongs to one checkpoint and to no machine: tiles are the same for every instruction set, and what the kernels
-// in use do not multiply in tiles is left aside. It never stands in for the checkpoint, which still has the vectors,
-// the scales of FP8, the embedding and the FP32 matrices.
-// Thread-safety: one caller at a time; work is spread over the pool it gives.
+// The file belongs to one checkpoint and to no machine: tiles are the same for every instruction set, and what the
+// kernels in use do not multiply in tiles is left aside. It never stands in for the checkpoint, which still has the
+// vectors, the scales of FP8, the embedding and the FP32 matrices. Thread-safety: one caller at a time; work is spread
+// over the pool it gives.
 #pragma once
 
 #include <memory>
@@ -21,12 +21,12 @@ namespace nautile {
 class RepackedFile {
  public:
   // Opens the file and holds it against the checkpoint: names, sizes and headers of the shards, and samples of their
-  // data. No tile is touched. kNotFound, kIo; kCorrupt or kUnsupported when the file is no good; kInvalidArgument when it
-  // was made from another checkpoint.
+  // data. No tile is touched. kNotFound, kIo; kCorrupt or kUnsupported when the file is no good; kInvalidArgument when
+  // it was made from another checkpoint.
   static Result<RepackedFile> open(FileSystem& files, const std::string& path, const Checkpoint& checkpoint);
 
-  // Writes the file for `rows`, which must be as load_weights() arranges them without packing, from `checkpoint`. Takes a
-  // few megabytes of memory a thread. kResourceExhausted when the disk is full; nothing is left of a failure.
+  // Writes the file for `rows`, which must be as load_weights() arranges them without packing, from `checkpoint`. Takes
+  // a few megabytes of memory a thread. kResourceExhausted when the disk is full; nothing is left of a failure.
   static Status make(FileSystem& files, const std::string& path, const Checkpoint& checkpoint, Weights& rows,
                      ThreadPool* pool, const LoadProgressFunction& progress);
 

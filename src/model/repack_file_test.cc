@@ -87,7 +87,8 @@ void check_same_tiles(Weights& a, Weights& b) {
 }
 
 // The checkpoint's weights, by whatever way; and the way that was taken.
-void check_loads(Model& model, const Checkpoint& checkpoint, bool mapped, const std::string& notice, bool compare = false) {
+void check_loads(Model& model, const Checkpoint& checkpoint, bool mapped, const std::string& notice,
+                 bool compare = false) {
   Result<Weights> weights = model.load(checkpoint, compare);
   REQUIRE_MESSAGE(weights.ok(), weights.status().message());
   CHECK(weights.value().tiles_mapped == mapped);

@@ -166,16 +166,19 @@ Result<RepackedHeader> parse_repacked_header(std::span<const std::byte> file, co
     return Status(Code::kCorrupt, std::move(what), where, "make it again with `nautile repack`");
   };
   if (!is_repacked_file(file)) {
-    return Status(Code::kCorrupt, "this is no repacked file", where, "name another file, or make one with `nautile repack`");
+    return Status(Code::kCorrupt, "this is no repacked file", where,
+                  "name another file, or make one with `nautile repack`");
   }
   const std::string_view all(reinterpret_cast<const char*>(file.data()), file.size());
-  if (all.size() < kFixedBytes) return corrupt(fmt::format("the file ends after {} bytes, within its header", all.size()));
+  if (all.size() < kFixedBytes)
+    return corrupt(fmt::format("the file ends after {} bytes, within its header", all.size()));
   Reader fixed(all.substr(sizeof kMagic, kFixedBytes - sizeof kMagic));
   const auto version = fixed.number<uint32_t>();
   if (version != kRepackedVersion) {
-    return Status(Code::kUnsupported,
-                  fmt::format("the file has version {} of the format, this program reads {}", version, kRepackedVersion),
-                  where, "make it again with `nautile repack`");
+    return Status(
+        Code::kUnsupported,
+        fmt::format("the file has version {} of the format, this program reads {}", version, kRepackedVersion), where,
+        "make it again with `nautile repack`");
   }
   RepackedHeader h;
   (void)fixed.number<uint32_t>();
@@ -225,7 +228,8 @@ Result<RepackedHeader> parse_repacked_header(std::span<const std::byte> file, co
     m.offset = r.number<uint64_t>();
     if (!r.ok()) break;
     m.format = static_cast<WeightFormat>(format);
-    const bool packed = m.format == WeightFormat::kBf16 || m.format == WeightFormat::kFp8 || m.format == WeightFormat::kFp4;
+    const bool packed =
+        m.format == WeightFormat::kBf16 || m.format == WeightFormat::kFp8 || m.format == WeightFormat::kFp4;
     if (format > 3 || !packed || m.rows == 0 || m.rows > kMaxSide || m.cols == 0 || m.cols > kMaxSide) {
       return corrupt(fmt::format("the header describes {} as no matrix of tiles can be", m.name));
     }
@@ -236,7 +240,8 @@ Result<RepackedHeader> parse_repacked_header(std::span<const std::byte> file, co
     next += m.bytes();
     h.matrices.push_back(std::move(m));
   }
-  if (!r.ok() || next != h.data_bytes || r.left() != 8 * h.blocks()) return corrupt("the header's tables have another length");
+  if (!r.ok() || next != h.data_bytes || r.left() != 8 * h.blocks())
+    return corrupt("the header's tables have another length");
   h.block_sums.resize(h.blocks());
   for (uint64_t& sum : h.block_sums) sum = r.number<uint64_t>();
   return h;

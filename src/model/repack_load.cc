@@ -34,9 +34,10 @@ struct Loader {
     NAUTILE_RETURN_IF_ERROR(verify_all(&file));
     NAUTILE_ASSIGN(Weights weights, load_weights(checkpoint, config));
     if (file.times_differ() && !way.compare) {
-      notice(fmt::format("the checkpoint's files have other times than when {} was made: comparing all of it, at each "
-                         "start until `nautile repack` has made it again",
-                         way.repacked));
+      notice(
+          fmt::format("the checkpoint's files have other times than when {} was made: comparing all of it, at each "
+                      "start until `nautile repack` has made it again",
+                      way.repacked));
     }
     if (file.times_differ() || way.compare) {
       NAUTILE_RETURN_IF_ERROR(file.compare(weights, packing.pool, way.progress));
@@ -54,8 +55,8 @@ struct Loader {
 
 }  // namespace
 
-Result<Weights> load_verified(FileSystem& files, const Checkpoint& checkpoint, const ModelConfig& config, Packing packing,
-                              const LoadWay& way) {
+Result<Weights> load_verified(FileSystem& files, const Checkpoint& checkpoint, const ModelConfig& config,
+                              Packing packing, const LoadWay& way) {
   packing.progress = way.progress;
   const Loader loader{files, checkpoint, config, packing, way};
   const bool tiles = takes_tiles(packing.kernels, packing.policy, WeightFormat::kFp8);
@@ -69,14 +70,15 @@ Result<Weights> load_verified(FileSystem& files, const Checkpoint& checkpoint, c
       verified = true;
       const Status made = loader.make();
       if (made.ok()) loader.notice(fmt::format("made {}; later starts map it", way.repacked));
-      if (!made.ok()) loader.notice(fmt::format("no repacked file was made, loading goes on without: {}", made.message()));
+      if (!made.ok())
+        loader.notice(fmt::format("no repacked file was made, loading goes on without: {}", made.message()));
       there = made.ok();
     }
     if (there) {
       Result<Weights> weights = loader.mapped();
       if (weights.ok()) return weights;
-      loader.notice(
-          fmt::format("the repacked file is not used, the checkpoint is packed instead: {}", weights.status().message()));
+      loader.notice(fmt::format("the repacked file is not used, the checkpoint is packed instead: {}",
+                                weights.status().message()));
     }
   }
   if (!verified) NAUTILE_RETURN_IF_ERROR(loader.verify_all(nullptr));

@@ -25,7 +25,7 @@ struct LoadWay {
 // Verifies the checkpoint (inventory.h) and arranges it as `packing` says (its progress is not used). A repacked file
 // that is stale, damaged, of something else or not to be written is never an error: the weights then come from the
 // checkpoint, and notice() says why. Errors are those of verify() and load_weights().
-Result<Weights> load_verified(FileSystem& files, const Checkpoint& checkpoint, const ModelConfig& config, Packing packing,
-                              const LoadWay& way);
+Result<Weights> load_verified(FileSystem& files, const Checkpoint& checkpoint, const ModelConfig& config,
+                              Packing packing, const LoadWay& way);
 
 }  // namespace nautile

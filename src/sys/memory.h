@@ -18,6 +18,9 @@ Result<std::shared_ptr<std::byte>> large_pages(size_t bytes);
 // file reads as zero from now on.
 void release_pages(const void* data, size_t bytes);
 
+// Starts reading a range of a mapped file from the disk, without waiting. Nothing else changes.
+void prefetch_pages(const void* data, size_t bytes);
+
 // Maps the pages of a range of a mapped file, large ones where its file system has them in memory as such, reading from
 // the disk what is not. kIo when that fails: touching the range would end the process. On systems that cannot tell, ok.
 Status populate_pages(const void* data, size_t bytes);

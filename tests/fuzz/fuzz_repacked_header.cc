@@ -1,5 +1,5 @@
-// Any bytes as a repacked file's header: it is refused, or its matrices tile the data exactly, its sums are all there, and
-// it is written again as it was read.
+// Any bytes as a repacked file's header: it is refused, or its matrices tile the data exactly, its sums are all there,
+// and it is written again as it was read.
 #include <xxhash.h>
 
 #include <cstdlib>

@@ -1,5 +1,5 @@
-// Writes a synthetic checkpoint of a published shape to a directory, in the form of a downloaded one but for tokenizer and
-// index metadata: layers of ratios 0, 4 and 128 over and over, weights of the stored formats.
+// Writes a synthetic checkpoint of a published shape to a directory, in the form of a downloaded one but for tokenizer
+// and index metadata: layers of ratios 0, 4 and 128 over and over, weights of the stored formats.
 //   make_checkpoint v4-flash DIRECTORY LAYERS VOCABULARY
 // Needs memory for all of it.
 #include <fmt/format.h>

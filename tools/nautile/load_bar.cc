@@ -20,7 +20,8 @@ std::string load_rate_text(uint64_t done, uint64_t total, double seconds) {
   const double gb = static_cast<double>(done) / 1e9, all = static_cast<double>(total) / 1e9;
   const double rate = seconds > 0 ? gb / seconds : 0;
   if (done >= total) return fmt::format("{:.2f} GB in {:.1f} s, {:.2f} GB/s", all, seconds, rate);
-  return fmt::format("{:.1f} of {:.1f} GB, {:.2f} GB/s, {:.0f} s left", gb, all, rate, rate > 0 ? (all - gb) / rate : 0);
+  return fmt::format("{:.1f} of {:.1f} GB, {:.2f} GB/s, {:.0f} s left", gb, all, rate,
+                     rate > 0 ? (all - gb) / rate : 0);
 }
 
 LoadBar::LoadBar(bool quiet) : quiet_(quiet), terminal_(isatty(STDERR_FILENO) != 0) {}

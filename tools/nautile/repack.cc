@@ -27,7 +27,8 @@ Status repack(RepackFlags flags) {
   }
   if (flags.out.empty()) flags.out = join_path(flags.directory, kRepackedName);
   if (flags.threads < 0 || flags.threads > 1024) {
-    return {Code::kInvalidArgument, fmt::format("{} threads", flags.threads), "--threads", "give a number from 1 to 1024"};
+    return {Code::kInvalidArgument, fmt::format("{} threads", flags.threads), "--threads",
+            "give a number from 1 to 1024"};
   }
   ThreadPool pool(flags.threads == 0 ? usable_cores() : flags.threads);
   const std::string path = join_path(flags.directory, "config.json");
@@ -59,13 +60,16 @@ Status repack(RepackFlags flags) {
   }
   const double seconds = flags.check ? seconds_now() - begin : made_s;
   if (flags.json) {
-    fmt::print("{}\n", Json({{"file", flags.out}, {"bytes", file.bytes()}, {"seconds", seconds}, {"checked", flags.check}}).dump());
+    fmt::print(
+        "{}\n",
+        Json({{"file", flags.out}, {"bytes", file.bytes()}, {"seconds", seconds}, {"checked", flags.check}}).dump());
   } else if (flags.check) {
     fmt::print("{} holds this checkpoint's weights, to the bit: {}\n", flags.out,
                load_rate_text(file.bytes(), file.bytes(), seconds));
     if (file.times_differ()) {
-      fmt::print("The checkpoint's files have other times than when it was made: each start will compare all of it until\n"
-                 "`nautile repack` has made it again.\n");
+      fmt::print(
+          "The checkpoint's files have other times than when it was made: each start will compare all of it until\n"
+          "`nautile repack` has made it again.\n");
     }
   } else {
     fmt::print("{}: {}\n", flags.out, load_rate_text(file.bytes(), file.bytes(), seconds));
@@ -83,8 +87,10 @@ void add_repack(CLI::App& app, Run& run) {
                                       "  nautile serve /models/DeepSeek-V4-Flash --repacked auto\n"
                                       "The file is as large as the checkpoint, which is needed beside it.");
   verb->add_option("model", flags->directory, "model directory (default: nano, which ships with the program)");
-  verb->add_option("--out,-o", flags->out, fmt::format("file to write (default: {} in the model's directory)", kRepackedName));
-  verb->add_flag("--check", flags->check, "write nothing: hold the file and the checkpoint against each other, all of both");
+  verb->add_option("--out,-o", flags->out,
+                   fmt::format("file to write (default: {} in the model's directory)", kRepackedName));
+  verb->add_flag("--check", flags->check,
+                 "write nothing: hold the file and the checkpoint against each other, all of both");
   verb->add_option("--threads", flags->threads, "threads; 0 is one for each usable core")->capture_default_str();
   verb->add_flag("--json", flags->json, "print one JSON object");
   verb->add_flag("--quiet", flags->quiet, "no progress on stderr");
