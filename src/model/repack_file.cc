@@ -84,7 +84,7 @@ class BlockPacker {
   BlockPacker(const RepackedHeader& header, std::vector<const WeightView*> views, int threads)
       : header_(header), views_(std::move(views)), buffers_(static_cast<size_t>(threads)) {}
 
-  std::span<const std::byte> pack(int worker, uint64_t block) {
+  Result<std::span<const std::byte>> pack(int worker, uint64_t block) {
     const uint64_t begin = block * kRepackedBlock, end = std::min(begin + kRepackedBlock, header_.data_bytes);
     Buffer& buffer = buffers_[static_cast<size_t>(worker)];
     buffer.block.resize(kRepackedBlock);
@@ -96,6 +96,7 @@ class BlockPacker {
       const WeightView& rows = *views_[static_cast<size_t>(matrix)];
       const uint64_t tile = tile_bytes(m.format, m.cols), until = std::min(end, m.offset + m.bytes());
       const uint64_t first = (at - m.offset) / tile, last = (until - m.offset + tile - 1) / tile;
+      NAUTILE_RETURN_IF_ERROR(refuse_nan(m.name, rows, first, last));
       for (uint64_t t = first; t < last; ++t) {
         const uint64_t tile_at = m.offset + t * tile;
         const uint64_t from = std::max(tile_at, begin), to = std::min(tile_at + tile, end);
@@ -111,7 +112,7 @@ class BlockPacker {
       release_rows(rows, first, last);
       at = until;
     }
-    return {buffer.block.data(), end - begin};
+    return std::span<const std::byte>(buffer.block.data(), end - begin);
   }
 
  private:
@@ -182,8 +183,8 @@ Status RepackedFile::make(FileSystem& files, const std::string& path, const Chec
   NAUTILE_ASSIGN(const std::unique_ptr<FileWriter> writer, files.create(path, header.file_bytes()));
   BlockPacker packer(header, std::move(views), pool != nullptr ? pool->threads() : 1);
   NAUTILE_RETURN_IF_ERROR(for_blocks(header.blocks(), header.data_bytes, pool, "writing tiles", progress,
-                                     [&](int worker, uint64_t block) {
-                                       const std::span<const std::byte> bytes = packer.pack(worker, block);
+                                     [&](int worker, uint64_t block) -> Status {
+                                       NAUTILE_ASSIGN(const std::span<const std::byte> bytes, packer.pack(worker, block));
                                        header.block_sums[block] = sum_of(bytes);
                                        return writer->write(header.data_begin + block * kRepackedBlock, bytes);
                                      }));
@@ -236,7 +237,8 @@ Status RepackedFile::compare(Weights& rows, ThreadPool* pool, const LoadProgress
   BlockPacker packer(header_, std::move(views), pool != nullptr ? pool->threads() : 1);
   return for_blocks(header_.blocks(), header_.data_bytes, pool, "comparing tiles", progress,
                     [&](int worker, uint64_t block) -> Status {
-                      if (sum_of(packer.pack(worker, block)) == header_.block_sums[block]) return {};
+                      NAUTILE_ASSIGN(const std::span<const std::byte> bytes, packer.pack(worker, block));
+                      if (sum_of(bytes) == header_.block_sums[block]) return {};
                       return {Code::kInvalidArgument, "the checkpoint has other weights than the repacked file", where(block),
                               "make the file again with `nautile repack`"};
                     });
