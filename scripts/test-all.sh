@@ -23,6 +23,12 @@ build/tsan/src/engine/test_engine --test-case-exclude="*numerics*"
 build/tsan/src/text/test_text --test-case="grammar limits: threads*"
 build/tsan/src/model/test_model --test-case="*threads*,*batch*"
 
+step "kernels on other CPUs, emulated: AVX2 without AVX-512, and a plain x86-64"
+dpkg-query -W -f='${Status}' qemu-user 2>/dev/null | grep -q 'install ok installed' || {
+  echo "installing qemu-user"; apt-get install -y -q --no-install-recommends qemu-user
+}
+scripts/test-qemu.sh build/release
+
 step "prefix cache: 200 kills while it writes to disk"
 build/release/tests/cache_kill/cache_kill 200
 

@@ -21,7 +21,7 @@
 namespace nautile {
 
 struct ModelOptions {
-  std::string isa = "auto";                      // kernels: auto, ref, avx2, avx512
+  std::string isa = "auto";                      // kernels: auto, ref, avx2, avx512, amx
   std::string numerics = "fast";                 // fast, reference, exact
   int threads = 0;                               // 0: one for each usable core
   int64_t max_sequences = 32;                    // answered at once

@@ -35,7 +35,9 @@ struct WeightView {
   const uint8_t* scales = nullptr;  // FP4 tiles carry their own
   WeightLayout layout = WeightLayout::kRows;
 
-  size_t row_bytes() const {
+  // Inline in every file: the linker may keep one copy of what is not, and that one may have been compiled for another CPU
+  // (tests/arch/isa_symbols.py).
+  [[gnu::always_inline]] size_t row_bytes() const {
     switch (format) {
       case WeightFormat::kF32:
         return cols * 4;

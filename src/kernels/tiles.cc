@@ -65,6 +65,20 @@ void pack_pairs(const WeightView& w, size_t first_row, std::byte* out) {
 
 }  // namespace
 
+bool holds_nan(const WeightView& rows, size_t begin, size_t end) {
+  auto has_scale = [&](size_t first, size_t count) { return std::memchr(rows.scales + first, 255, count) != nullptr; };
+  if (rows.format == WeightFormat::kFp4) return has_scale(begin * (rows.cols / 32), (end - begin) * (rows.cols / 32));
+  if (rows.format != WeightFormat::kFp8) return false;
+  const size_t scale_cols = (rows.cols + 127) / 128;
+  if (has_scale(begin / 128 * scale_cols, ((end + 127) / 128 - begin / 128) * scale_cols)) return true;
+  uint8_t most = 0;  // of the codes without their sign, doubled
+  for (size_t i = begin * rows.cols; i < end * rows.cols; ++i) {
+    const uint8_t doubled = static_cast<uint8_t>(static_cast<uint8_t>(rows.data[i]) << 1);
+    most = doubled > most ? doubled : most;
+  }
+  return most == 0xfe;
+}
+
 void pack_tiles(const WeightView& rows, size_t tile_begin, size_t tile_end, std::byte* out) {
   const size_t bytes = tile_bytes(rows.format, rows.cols);
   for (size_t tile = tile_begin; tile < tile_end; ++tile) {

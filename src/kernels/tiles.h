@@ -58,6 +58,10 @@ constexpr size_t activation_bytes(ActivationFormat format, size_t padded) {
   return 0;
 }
 
+// Whether rows [begin, end) of a matrix in rows, or scales of theirs, hold a NaN code: 127 or 255 of E4M3, 255 of E8M0. No
+// checkpoint has a reason to. (Versions that place E4M3 codes in floats would multiply them as 480.)
+bool holds_nan(const WeightView& rows, size_t begin, size_t end);
+
 // Writes tiles [tile_begin, tile_end) of a matrix in rows to `out`, the place of tile 0. Not for kF32.
 void pack_tiles(const WeightView& rows, size_t tile_begin, size_t tile_end, std::byte* out);
 

@@ -5,7 +5,6 @@
 #include <doctest/doctest.h>
 
 #include <cstring>
-#include <map>
 #include <random>
 
 #include "cache/disk_tier.h"
@@ -236,16 +235,26 @@ TEST_CASE("a sequence that starts from a prefix on disk goes on as if it had nev
   }
 }
 
-TEST_CASE("the number of threads changes nothing") {
-  Fixture f;
-  std::map<int, Rows> rows;
-  for (int threads : {1, 2, 3, 5, 8}) {
-    ThreadPool pool(threads);
-    Forward forward(*f.weights, Numerics::kFast, f.kernels, pool);
-    SequenceState state(forward.layout());
-    rows[threads] = feed(forward, state, f.prompt(180), {150, 1});
+TEST_CASE("the number of threads changes nothing, also where they share cores: prefill, single tokens and small batches") {
+  for (const Numerics numerics : {Numerics::kFast, Numerics::kReference}) {
+    Fixture f(numerics);
+    const std::vector<int32_t> prompt = f.prompt(170), other = f.prompt(60, 2);
+    Rows alone;
+    for (int threads = 1; threads <= 8; ++threads) {
+      ThreadPool pool(threads);
+      Forward forward(*f.weights, numerics, f.kernels, pool);
+      SequenceState state(forward.layout()), second(forward.layout());
+      Rows rows = feed(forward, state, prompt, {140, 1, 7, 1, 3});
+      feed(forward, second, std::span(other).first(50), {50});
+      for (size_t t = 50; t < other.size(); ++t) {
+        const BatchItem batch[] = {{&state, std::span(other).subspan(t, 1)}, {&second, std::span(other).subspan(t, 1)}};
+        const ForwardOutput out = forward(batch, Logits::kAll).value();
+        rows.insert(rows.end(), out.logits.begin(), out.logits.end());
+      }
+      if (threads == 1) alone = rows;
+      CHECK_MESSAGE(same(alone, rows), threads);
+    }
   }
-  for (const auto& [threads, r] : rows) CHECK_MESSAGE(same(rows[1], r), threads);
 }
 
 TEST_CASE("bad batches are refused and change nothing") {

@@ -88,6 +88,12 @@ void release_rows(const WeightView& rows, size_t tile_begin, size_t tile_end) {
   release_pages(rows.scales + begin * (rows.cols / 32), (end - begin) * (rows.cols / 32));
 }
 
+Status refuse_nan(const std::string& name, const WeightView& rows, size_t tile_begin, size_t tile_end) {
+  if (!holds_nan(rows, tile_begin * kTileRows, std::min(rows.rows, tile_end * kTileRows))) return {};
+  return {Code::kCorrupt, "a NaN code stands among a matrix's values or scales", fmt::format("tensor {}.weight", name),
+          "compare the checksum of its file with the publisher's, and download it again"};
+}
+
 Status pack_weights(Weights& weights, const Packing& packing) {
   std::vector<TileMatrix> all = tile_matrices(weights);
   std::erase_if(all,
@@ -106,14 +112,23 @@ Status pack_weights(Weights& weights, const Packing& packing) {
     for (size_t tile = 0; tile < count; tile += step) pieces.push_back({i, tile, std::min(count, tile + step)});
     at += count * bytes;
   }
-  std::mutex mutex;  // of `done` and the callback
+  std::mutex mutex;  // of `done`, `broken` and the callback
   uint64_t done = 0;
+  Status broken;
+  size_t broken_at = SIZE_MAX;  // the first piece with a NaN code
   auto pack = [&](int, size_t index) {
     const Piece& piece = pieces[index];
     const WeightView& rows = *all[piece.matrix].view;
     if (packing.release_source && index + kAhead < pieces.size()) {
       const Piece& later = pieces[index + kAhead];
       prefetch_rows(*all[later.matrix].view, later.tile_begin, later.tile_end);
+    }
+    if (Status status = refuse_nan(all[piece.matrix].name, rows, piece.tile_begin, piece.tile_end); !status.ok()) {
+      const std::lock_guard lock(mutex);
+      if (index < broken_at) {
+        broken_at = index;
+        broken = std::move(status);
+      }
     }
     pack_tiles(rows, piece.tile_begin, piece.tile_end, tiles[piece.matrix]);
     if (packing.release_source) release_rows(rows, piece.tile_begin, piece.tile_end);
@@ -127,6 +142,7 @@ Status pack_weights(Weights& weights, const Packing& packing) {
   } else {
     for (size_t i = 0; i < pieces.size(); ++i) pack(0, i);
   }
+  NAUTILE_RETURN_IF_ERROR(broken);
   for (size_t i = 0; i < all.size(); ++i) set_tiles(*all[i].view, tiles[i]);
   weights.tiles = std::move(memory);
   weights.tile_bytes = total;

@@ -47,7 +47,11 @@ void prefetch_rows(const WeightView& rows, size_t tile_begin, size_t tile_end);
 // Gives back the pages of the rows behind tiles [tile_begin, tile_end).
 void release_rows(const WeightView& rows, size_t tile_begin, size_t tile_end);
 
-// Packs every matrix that the kernels multiply in tiles, into memory that `weights` owns. kResourceExhausted.
+// kCorrupt naming the tensor when the rows behind those tiles hold a NaN code (holds_nan()).
+Status refuse_nan(const std::string& name, const WeightView& rows, size_t tile_begin, size_t tile_end);
+
+// Packs every matrix that the kernels multiply in tiles, into memory that `weights` owns. kResourceExhausted; kCorrupt as
+// refuse_nan(), after which the weights must not be used.
 Status pack_weights(Weights& weights, const Packing& packing);
 
 }  // namespace nautile

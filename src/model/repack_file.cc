@@ -87,7 +87,7 @@ class BlockPacker {
   BlockPacker(const RepackedHeader& header, std::vector<const WeightView*> views, int threads)
       : header_(header), views_(std::move(views)), buffers_(static_cast<size_t>(threads)) {}
 
-  std::span<const std::byte> pack(int worker, uint64_t block) {
+  Result<std::span<const std::byte>> pack(int worker, uint64_t block) {
     Buffer& buffer = buffers_[static_cast<size_t>(worker)];
     buffer.block.resize(kRepackedBlock);
     // A disk is at its best with several megabytes asked for; a page fault asks for 128 KB.
@@ -95,7 +95,9 @@ class BlockPacker {
       prefetch_rows(rows, first, last);
     });
     const uint64_t begin = block * kRepackedBlock, end = block_end(block);
+    Status fine;
     for_parts(block, [&](const RepackedMatrix& m, const WeightView& rows, uint64_t first, uint64_t last) {
+      if (Status status = refuse_nan(m.name, rows, first, last); fine.ok()) fine = std::move(status);
       const uint64_t bytes = tile_bytes(m.format, m.cols);
       for (uint64_t t = first; t < last; ++t) {
         const uint64_t tile = m.offset + t * bytes;
@@ -111,7 +113,8 @@ class BlockPacker {
       }
       release_rows(rows, first, last);
     });
-    return {buffer.block.data(), end - begin};
+    if (!fine.ok()) return fine;
+    return std::span<const std::byte>(buffer.block.data(), end - begin);
   }
 
  private:
@@ -201,12 +204,12 @@ Status RepackedFile::make(FileSystem& files, const std::string& path, const Chec
   lay_out(header);
   NAUTILE_ASSIGN(const std::unique_ptr<FileWriter> writer, files.create(path, header.file_bytes()));
   BlockPacker packer(header, std::move(views), pool != nullptr ? pool->threads() : 1);
-  NAUTILE_RETURN_IF_ERROR(
-      for_blocks(header.blocks(), header.data_bytes, pool, "writing tiles", progress, [&](int worker, uint64_t block) {
-        const std::span<const std::byte> bytes = packer.pack(worker, block);
-        header.block_sums[block] = sum_of(bytes);
-        return writer->write(header.data_begin + block * kRepackedBlock, bytes);
-      }));
+  NAUTILE_RETURN_IF_ERROR(for_blocks(header.blocks(), header.data_bytes, pool, "writing tiles", progress,
+                                     [&](int worker, uint64_t block) -> Status {
+                                       NAUTILE_ASSIGN(const std::span<const std::byte> bytes, packer.pack(worker, block));
+                                       header.block_sums[block] = sum_of(bytes);
+                                       return writer->write(header.data_begin + block * kRepackedBlock, bytes);
+                                     }));
   const std::string head = repacked_header_bytes(header);
   NAUTILE_RETURN_IF_ERROR(writer->write(0, std::as_bytes(std::span(head))));
   return writer->finish();
@@ -259,9 +262,10 @@ Status RepackedFile::compare(Weights& rows, ThreadPool* pool, const LoadProgress
   BlockPacker packer(header_, std::move(views), pool != nullptr ? pool->threads() : 1);
   return for_blocks(header_.blocks(), header_.data_bytes, pool, "comparing tiles", progress,
                     [&](int worker, uint64_t block) -> Status {
-                      if (sum_of(packer.pack(worker, block)) == header_.block_sums[block]) return {};
-                      return {Code::kInvalidArgument, "the checkpoint has other weights than the repacked file",
-                              where(block), "make the file again with `nautile repack`"};
+                      NAUTILE_ASSIGN(const std::span<const std::byte> bytes, packer.pack(worker, block));
+                      if (sum_of(bytes) == header_.block_sums[block]) return {};
+                      return {Code::kInvalidArgument, "the checkpoint has other weights than the repacked file", where(block),
+                              "make the file again with `nautile repack`"};
                     });
 }
 

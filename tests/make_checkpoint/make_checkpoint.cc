@@ -9,6 +9,7 @@
 
 #include "checkpoint/checkpoint.h"
 #include "model/synthetic.h"
+#include "sys/machine.h"
 
 using namespace nautile;
 

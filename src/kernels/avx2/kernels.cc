@@ -50,11 +50,13 @@ inline V load_bf16(const void* p) {
       _mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128(static_cast<const __m128i*>(p))), 16));
 }
 
-// The bits of E4M3 placed in a float: value * 2^-120, subnormals included.
+// The bits of E4M3 placed in a float: value * 2^-120, subnormals included; NaN for its NaN codes.
 inline V e4m3_bits(const void* p) {
   const __m256i code = _mm256_cvtepi8_epi32(_mm_loadl_epi64(static_cast<const __m128i*>(p)));
-  return _mm256_castsi256_ps(
-      _mm256_and_si256(_mm256_slli_epi32(code, 20), _mm256_set1_epi32(static_cast<int>(0x87f00000u))));
+  const __m256i all = _mm256_set1_epi32(static_cast<int>(0x87f00000u));
+  const __m256i placed = _mm256_and_si256(_mm256_slli_epi32(code, 20), all);
+  const __m256i nan = _mm256_cmpeq_epi32(_mm256_or_si256(placed, _mm256_set1_epi32(INT32_MIN)), all);
+  return _mm256_castsi256_ps(_mm256_or_si256(placed, nan));
 }
 
 // 8 E2M1 values times 2 * half_scale from eight codes in the low bytes: a table of the doubled values.

@@ -7,7 +7,9 @@
 #include <stdint.h>
 #include <string.h>
 
+// In an unnamed namespace: each file has its own, compiled with its own flags.
 namespace nautile::avx2 {
+namespace {
 
 constexpr size_t kLanes = 8;
 using V = __m256;
@@ -161,10 +163,13 @@ inline float reduce_max(V x) {
 inline V load_bf16(const void* p) {
   return from_bits(shift_left<16>(_mm256_cvtepu16_epi32(_mm_loadu_si128(static_cast<const __m128i*>(p)))));
 }
-// The bits of E4M3 placed in a float: value * 2^-120, subnormals included.
+// The bits of E4M3 placed in a float: value * 2^-120, subnormals included; NaN for its NaN codes.
 inline V e4m3_bits(const void* p) {
-  const I code = _mm256_cvtepi8_epi32(_mm_loadl_epi64(static_cast<const __m128i*>(p)));
-  return from_bits(iand(shift_left<20>(code), iset1(static_cast<int>(0x87f00000u))));
+  const __m256i code = _mm256_cvtepi8_epi32(_mm_loadl_epi64(static_cast<const __m128i*>(p)));
+  const __m256i all = _mm256_set1_epi32(static_cast<int>(0x87f00000u));
+  const __m256i placed = _mm256_and_si256(_mm256_slli_epi32(code, 20), all);
+  const __m256i nan = _mm256_cmpeq_epi32(_mm256_or_si256(placed, _mm256_set1_epi32(INT32_MIN)), all);
+  return _mm256_castsi256_ps(_mm256_or_si256(placed, nan));
 }
 // 8 E2M1 values times 2 * half_scale from eight codes in the low bytes: a table of the doubled values.
 inline V e2m1_values(__m128i codes, V half_scale) {
@@ -245,4 +250,5 @@ inline void transpose(V r[kLanes]) {
   }
 }
 
+}  // namespace
 }  // namespace nautile::avx2

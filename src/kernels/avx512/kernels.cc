@@ -51,11 +51,13 @@ inline V load_bf16(const void* p) {
       _mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256(static_cast<const __m256i*>(p))), 16));
 }
 
-// The bits of E4M3 placed in a float: value * 2^-120, subnormals included.
+// The bits of E4M3 placed in a float: value * 2^-120, subnormals included; NaN for its NaN codes.
 inline V e4m3_bits(const void* p) {
   const __m512i code = _mm512_cvtepi8_epi32(_mm_loadu_si128(static_cast<const __m128i*>(p)));
-  return _mm512_castsi512_ps(
-      _mm512_and_si512(_mm512_slli_epi32(code, 20), _mm512_set1_epi32(static_cast<int>(0x87f00000u))));
+  const __m512i all = _mm512_set1_epi32(static_cast<int>(0x87f00000u));
+  const __m512i placed = _mm512_and_si512(_mm512_slli_epi32(code, 20), all);
+  const __mmask16 nan = _mm512_cmpeq_epi32_mask(_mm512_or_si512(placed, _mm512_set1_epi32(INT32_MIN)), all);
+  return _mm512_castsi512_ps(_mm512_mask_or_epi32(placed, nan, placed, _mm512_set1_epi32(0x7fc00000)));
 }
 
 // 32 E2M1 values times `scale` from 16 bytes, in column order. A table index looks at four bits only, so the other

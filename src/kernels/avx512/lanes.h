@@ -6,7 +6,9 @@
 #include <stddef.h>
 #include <stdint.h>
 
+// In an unnamed namespace: each file has its own, compiled with its own flags.
 namespace nautile::avx512 {
+namespace {
 
 constexpr size_t kLanes = 16;
 using V = __m512;
@@ -151,10 +153,13 @@ inline float reduce_max(V x) {
 inline V load_bf16(const void* p) {
   return from_bits(shift_left<16>(_mm512_cvtepu16_epi32(_mm256_loadu_si256(static_cast<const __m256i*>(p)))));
 }
-// The bits of E4M3 placed in a float: value * 2^-120, subnormals included.
+// The bits of E4M3 placed in a float: value * 2^-120, subnormals included; NaN for its NaN codes.
 inline V e4m3_bits(const void* p) {
-  const I code = _mm512_cvtepi8_epi32(_mm_loadu_si128(static_cast<const __m128i*>(p)));
-  return from_bits(iand(shift_left<20>(code), iset1(static_cast<int>(0x87f00000u))));
+  const __m512i code = _mm512_cvtepi8_epi32(_mm_loadu_si128(static_cast<const __m128i*>(p)));
+  const __m512i all = _mm512_set1_epi32(static_cast<int>(0x87f00000u));
+  const __m512i placed = _mm512_and_si512(_mm512_slli_epi32(code, 20), all);
+  const __mmask16 nan = _mm512_cmpeq_epi32_mask(_mm512_or_si512(placed, _mm512_set1_epi32(INT32_MIN)), all);
+  return _mm512_castsi512_ps(_mm512_mask_or_epi32(placed, nan, placed, _mm512_set1_epi32(0x7fc00000)));
 }
 // 32 E2M1 values times `scale` from 16 bytes, in column order.
 inline void load_e2m1(const void* p, float scale, V out[2]) {
@@ -235,4 +240,5 @@ inline void transpose(V r[kLanes]) {
   for (int i = 0; i < 16; ++i) r[i] = t[i];
 }
 
+}  // namespace
 }  // namespace nautile::avx512
