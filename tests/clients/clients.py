@@ -10,20 +10,12 @@ import pathlib
 import subprocess
 import sys
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "e2e"))
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
+import setting  # noqa: E402  (finds serve_harness)
 from serve_harness import Server, check, run_all, script  # noqa: E402
-
-NAUTILE, NANO = os.path.abspath(sys.argv[1]), os.path.abspath(sys.argv[2])
-KEY = "client-key"
-D = "｜DSML｜"
-PARAMETERS = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"], "additionalProperties": False}
-TOOL = {"type": "function", "function": {"name": "get_weather", "description": "Weather.", "parameters": PARAMETERS}}
-CALL = f'\n\n<{D}tool_calls>\n<{D}invoke name="get_weather">\n<{D}parameter name="city" string="true">Rome</{D}parameter>\n</{D}invoke>\n</{D}tool_calls>'
-os.environ.update(OPENAI_AGENTS_DISABLE_TRACING="1", LITELLM_LOCAL_MODEL_COST_MAP="True", LANGSMITH_TRACING="false")
-
-
-def serving(*flags):
-    return Server(NAUTILE, "--api-key", KEY, *flags)
+from setting import CALL, KEY, NANO, NAUTILE, PARAMETERS, TOOL, serving  # noqa: E402
+import frameworks  # noqa: E402
+import sdk_more  # noqa: E402
 
 
 def openai_sdk(_):
@@ -224,7 +216,7 @@ def schema_fuzz(_):
 
 
 if __name__ == "__main__":
-    tests = (openai_sdk, anthropic_sdk, litellm_client, langchain_client, instructor_client, agents_client, doc_examples, prometheus, schema_fuzz)
+    tests = (openai_sdk, anthropic_sdk, litellm_client, langchain_client, instructor_client, agents_client, doc_examples, prometheus, *sdk_more.TESTS, *frameworks.TESTS, schema_fuzz)
     wanted = sys.argv[3:]
     for test in tests:
         if wanted and test.__name__ not in wanted:
