@@ -2,6 +2,7 @@
 cancellation, errors by type, fill in the middle, allowed tools, and reasoning_mode through extra_body in every dialect."""
 import asyncio
 import json
+import time
 
 from serve_harness import check, eventually, script
 from setting import CALL, KEY, PARAMETERS, TOOL, serving
@@ -77,7 +78,7 @@ def openai_streams(_):
 
 def openai_fields(_):
     import openai
-    with serving() as server:
+    with serving("--metrics-public") as server:
         client = openai.OpenAI(base_url=f"http://127.0.0.1:{server.port}/v1", api_key=KEY, max_retries=0)
 
         # allowed_tools: all tools stay in the prompt, only the named may be called.
@@ -127,11 +128,58 @@ def openai_fields(_):
         eventually(lambda: server.metric("vllm:num_requests_running") == 0, what="a request whose client gave up ends")
 
 
+def stored_responses(_):
+    """previous_response_id, GET, DELETE and input_items, with --responses-store; without it they say so."""
+    import openai
+    with serving() as server:
+        client = openai.OpenAI(base_url=f"http://127.0.0.1:{server.port}/v1", api_key=KEY, max_retries=0)
+        answer = client.responses.create(model="nautile", input="hi", store=True)
+        check(answer.store is False, "store is not offered")
+        raises(openai.NotFoundError, lambda: client.responses.retrieve(answer.id))
+        error = raises(openai.BadRequestError, lambda: client.responses.create(model="nautile", input="hi", previous_response_id=answer.id))
+        check(error.code == "unsupported_parameter", f"{error.code}")
+    with serving("--api-key", "other-key", "--responses-store", "3", "--responses-age", "3") as server:
+        client = openai.OpenAI(base_url=f"http://127.0.0.1:{server.port}/v1", api_key=KEY, max_retries=0)
+        other = openai.OpenAI(base_url=client.base_url, api_key="other-key", max_retries=0)
+
+        def prompt(**fields):
+            return client.responses.input_tokens.count(model="nautile", **fields).input_tokens
+        first = client.responses.create(model="nautile", input="What is the weather?", instructions="Answer.", tools=[FLAT], extra_headers=script(text="x</think>One moment." + CALL))
+        check(first.store is True and client.responses.retrieve(first.id).output == first.output, "retrieve")
+        items = list(client.responses.input_items.list(first.id))
+        check([i.content[0].text for i in items] == ["What is the weather?"] and items[0].id, f"{items}")
+        result = [{"type": "function_call_output", "call_id": first.output[-1].call_id, "output": "sunny"}]
+        with client.responses.stream(model="nautile", input=result, previous_response_id=first.id, tools=[FLAT]) as stream:
+            for _event in stream:
+                pass
+            second = stream.get_final_response()
+        check(second.previous_response_id == first.id and second.output_text == "Hello from the scripted backend.", "a turn from what is stored")
+        whole = ["What is the weather?"] + list(first.output) + result
+        whole[0] = {"role": "user", "content": whole[0]}
+        check(second.usage.input_tokens == prompt(input=whole, tools=[FLAT]), "the same prompt as the whole conversation, without the first instructions")
+        check(len(list(client.responses.input_items.list(second.id))) == 5, "items of the conversation")
+        third = client.responses.create(model="nautile", input="And now?", previous_response_id=second.id, store=False)
+        check(third.store is False and third.usage.input_tokens > 0, "store: false")
+        raises(openai.NotFoundError, lambda: client.responses.retrieve(third.id))
+        error = raises(openai.BadRequestError, lambda: client.responses.create(model="nautile", input="a", previous_response_id=third.id))
+        check(error.code == "previous_response_not_found", f"{error.code}")
+        for call in (other.responses.retrieve, other.responses.delete, other.responses.input_items.list):
+            raises(openai.NotFoundError, lambda: call(first.id))
+        raises(openai.BadRequestError, lambda: other.responses.create(model="nautile", input="a", previous_response_id=first.id))
+        client.responses.delete(first.id)
+        raises(openai.NotFoundError, lambda: client.responses.retrieve(first.id))
+        made = [client.responses.create(model="nautile", input="hi").id for _ in range(3)]
+        raises(openai.NotFoundError, lambda: client.responses.retrieve(second.id))  # three are kept
+        check(client.responses.retrieve(made[0]).id == made[0], "the last three are kept")
+        time.sleep(3.2)
+        raises(openai.NotFoundError, lambda: client.responses.retrieve(made[2]))  # too old
+
+
 def openai_async(_):
     """Clients that leave: the work stops, whether they close a stream or cancel a call."""
     import openai
     forever = script(text="word ", loop=True, token_ms=5)
-    with serving() as server:
+    with serving("--metrics-public") as server:
         async def leave():
             client = openai.AsyncOpenAI(base_url=f"http://127.0.0.1:{server.port}/v1", api_key=KEY, max_retries=0)
             stream = await client.chat.completions.create(model="nautile", messages=HI, stream=True, extra_headers=forever)
@@ -233,4 +281,4 @@ def anthropic_more(_):
             check("failed" in str(error), str(error))
 
 
-TESTS = (openai_streams, openai_fields, openai_async, anthropic_more)
+TESTS = (openai_streams, openai_fields, stored_responses, openai_async, anthropic_more)
