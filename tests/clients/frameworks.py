@@ -39,13 +39,11 @@ def call(name, **arguments):
 
 
 def pydantic_ai_client(_):
-    import anthropic
+    # Its AnthropicModel is left out: 2.38 cannot build a message with anthropic 2.13 (a TypeError before anything is sent).
     import openai
     from pydantic import BaseModel
     from pydantic_ai import Agent, NativeOutput
-    from pydantic_ai.models.anthropic import AnthropicModel
     from pydantic_ai.models.openai import OpenAIChatModel, OpenAIResponsesModel
-    from pydantic_ai.providers.anthropic import AnthropicProvider
     from pydantic_ai.providers.openai import OpenAIProvider
 
     class Point(BaseModel):
@@ -57,7 +55,6 @@ def pydantic_ai_client(_):
         def models(*texts):
             yield OpenAIChatModel("nautile", provider=OpenAIProvider(openai_client=by_turn(openai.AsyncOpenAI, *texts)(base_url=url + "/v1", api_key=KEY, max_retries=0)))
             yield OpenAIResponsesModel("nautile", provider=OpenAIProvider(openai_client=by_turn(openai.AsyncOpenAI, *texts)(base_url=url + "/v1", api_key=KEY, max_retries=0)))
-            yield AnthropicModel("claude-any", provider=AnthropicProvider(anthropic_client=by_turn(anthropic.AsyncAnthropic, *texts)(base_url=url, api_key=KEY, max_retries=0)))
 
         async def all_models():
             def get_weather(city: str) -> str:
@@ -129,7 +126,7 @@ def llm_command(_):
     if importlib.util.find_spec("llm") is None:
         raise ModuleNotFoundError("llm", name="llm")
     with serving_nano() as server, tempfile.TemporaryDirectory() as home:
-        (pathlib.Path(home) / "extra-openai-models.yaml").write_text(f"- model_id: nautile\n  model_name: nautile\n  api_base: http://127.0.0.1:{server.port}/v1\n  supports_tools: true\n  supports_schema: true\n")
+        (pathlib.Path(home) / "extra-openai-models.yaml").write_text(f"- model_id: nautile\n  model_name: nautile\n  api_base: http://127.0.0.1:{server.port}/v1\n  api_key_name: nautile\n  supports_tools: true\n  supports_schema: true\n")
         program = pathlib.Path(sys.executable).parent / "llm"
         for more in (["--no-stream"], [], ["--schema", "answer int"]):
             done = subprocess.run([program, "-m", "nautile", "--key", KEY, *more, SUM], capture_output=True, text=True, timeout=60, env={**os.environ, "LLM_USER_PATH": home})

@@ -12,7 +12,7 @@ import subprocess
 import tempfile
 
 from serve_harness import check
-from setting import NANO, NAUTILE, serving_nano
+from setting import KEY, NANO, NAUTILE, serving_nano
 
 CHOICE = """task: nautile_sums
 dataset_path: json
@@ -69,25 +69,30 @@ def lm_eval_scores(_):
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
     os.environ.update(HF_DATASETS_OFFLINE="1", HF_HUB_OFFLINE="1", TRANSFORMERS_VERBOSITY="error", HF_DATASETS_DISABLE_PROGRESS_BARS="1")
     docs = list(documents(20))
-    with tempfile.TemporaryDirectory() as folder, serving_nano("--allow-unauthenticated") as server:
+    with tempfile.TemporaryDirectory() as folder, serving_nano() as server:
         home = pathlib.Path(folder)
         os.environ.update(OPENAI_API_KEY="client-key", HF_DATASETS_CACHE=str(home / "cache"))
         (home / "docs.jsonl").write_text("".join(json.dumps(doc) + "\n" for doc in docs))
         for name, text in (("choice", CHOICE), ("generate", GENERATE)):
             (home / f"{name}.yaml").write_text(text.replace("DATA", json.dumps(str(home / "docs.jsonl"))))
 
-        # What the program says without a server, with the BOS that add_bos_token asks for.
+        # What the program says without a server, of the same tokens: lm-eval sends ids, and nano's tokenizer adds no BOS.
         expected = []
-        bos = tokens(["<｜begin▁of▁sentence｜>"])[0]
         for doc in docs[:6]:
             context, *whole = tokens([doc["prompt"]] + [doc["prompt"] + choice for choice in doc["choices"]])
             for ids in whole:
-                made = scores(bos + ids, home)[len(bos + context) - 1:]
+                made = scores(ids, home)[len(context) - 1:]
                 expected.append((sum(log for log, _ in made), all(best for _, best in made)))
 
-        base = f"model=nautile,base_url=http://127.0.0.1:{server.port}/v1/completions,add_bos_token=True,max_length=4096"
+        base = f"model=nautile,base_url=http://127.0.0.1:{server.port}/v1/completions,max_length=4096"
         ways = (f"tokenizer={NANO},tokenizer_backend=huggingface,num_concurrent=1", f"tokenizer={NANO},tokenizer_backend=huggingface,num_concurrent=8",
-                f"tokenizer_backend=remote,num_concurrent=4,auth_token=client-key", f"tokenizer={NANO},tokenizer_backend=huggingface,batch_size=8")
+                "tokenizer_backend=remote,num_concurrent=4,auth_token=client-key", f"tokenizer={NANO},tokenizer_backend=huggingface,batch_size=8")
+        # Before lm-eval: a prompt whose next token ends the turn. The one sampled token must have its entry, since lm-eval takes
+        # the last entry away as the sampled one.
+        ended = tokens([docs[0]["prompt"] + docs[0]["choices"][docs[0]["label"]]])[0]
+        asked = {"model": "nautile", "prompt": ended, "echo": True, "logprobs": 1, "max_tokens": 1, "temperature": 0}
+        answer = server.post("/v1/completions", asked, {"authorization": "Bearer " + KEY}).json()
+        check(answer["choices"][0]["finish_reason"] == "stop" and len(answer["choices"][0]["logprobs"]["token_logprobs"]) == len(ended) + 1, f"{answer}")
         first = None
         for way in ways:
             made = lm_eval.simple_evaluate(model="local-completions", model_args=f"{base},{way}", tasks=["nautile_sums", "nautile_generated"], task_manager=TaskManager(include_path=folder, include_defaults=False),
