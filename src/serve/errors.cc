@@ -95,6 +95,7 @@ const char* messages_type(int status) {
 Json error_body(const ApiError& error, Dialect dialect, const std::string& request_id) {
   if (dialect == Dialect::kMessages) {
     Json inner = {{"type", messages_type(error.status)}, {"message", error.message}};
+    if (!error.details.is_null()) inner["details"] = error.details;
     return {{"type", "error"}, {"error", inner}, {"request_id", request_id}};
   }
   Json inner = {{"message", error.message}, {"type", openai_type(error.status)}};

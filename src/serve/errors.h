@@ -24,6 +24,7 @@ struct ApiError {
   std::string param{};  // the field, empty: null
   int retry_after_s = 0;
   std::vector<std::pair<std::string, int64_t>> extra{};  // further members: n_ctx, ...
+  Json details{};                                        // Messages: error.details, for clients that read codes there
 };
 
 // 400 with the given code.

@@ -58,6 +58,7 @@ class Job final : public Paced, public std::enable_shared_from_this<Job> {
   const Ask& ask() const { return ask_; }
   http::Exchange& exchange() { return *exchange_; }
   std::string reply_id() const { return writer_->id(); }
+  const Json* kept() const { return writer_->kept(); }
   const std::string& owner() const { return settings_.owner; }
   const std::string& request_id() const { return exchange_->request.id; }
   double arrived_s() const { return exchange_->request.arrived_s; }

@@ -141,6 +141,63 @@ Json content(const char* type, Json schema) {
   return made;
 }
 
+// What a 200 holds at least. Further members may come.
+struct AnswerShape {
+  Action action;
+  const char* schema;
+};
+constexpr AnswerShape kAnswers[] = {
+    {Action::kChat,
+     R"({"type":"object","required":["id","object","created","model","choices","usage","system_fingerprint"],
+      "properties":{"id":{"type":"string","pattern":"^chatcmpl-"},"object":{"const":"chat.completion"},"created":{"type":"integer"},
+      "choices":{"type":"array","minItems":1,"items":{"type":"object","required":["index","message","finish_reason","logprobs"],
+      "properties":{"finish_reason":{"enum":["stop","length","tool_calls","function_call"]},"message":{"type":"object",
+      "required":["role","content"],"properties":{"role":{"const":"assistant"},"content":{"type":["string","null"]},
+      "reasoning_content":{"type":"string"},"tool_calls":{"type":"array","minItems":1}}}}}},
+      "usage":{"type":"object","required":["prompt_tokens","completion_tokens","total_tokens"]}}})"},
+    {Action::kCompletions, R"({"type":"object","required":["id","object","created","model","choices","usage"],
+      "properties":{"id":{"type":"string","pattern":"^cmpl-"},"object":{"const":"text_completion"},
+      "choices":{"type":"array","minItems":1,"items":{"type":"object","required":["index","text","finish_reason","logprobs"],
+      "properties":{"text":{"type":"string"},"finish_reason":{"enum":["stop","length"]}}}}}})"},
+    {Action::kMessages,
+     R"({"type":"object","required":["id","type","role","model","content","stop_reason","stop_sequence","usage"],
+      "properties":{"id":{"type":"string","pattern":"^msg_"},"type":{"const":"message"},"role":{"const":"assistant"},
+      "content":{"type":"array","minItems":1,"items":{"type":"object","required":["type"]}},
+      "stop_reason":{"enum":["end_turn","max_tokens","stop_sequence","tool_use"]},
+      "usage":{"type":"object","required":["input_tokens","output_tokens","cache_read_input_tokens"]}}})"},
+    {Action::kResponses,
+     R"({"type":"object","required":["id","object","created_at","completed_at","status","incomplete_details",
+      "error","model","output","instructions","previous_response_id","tools","tool_choice","parallel_tool_calls","text",
+      "truncation","temperature","top_p","presence_penalty","frequency_penalty","top_logprobs","reasoning","max_output_tokens",
+      "max_tool_calls","store","background","service_tier","metadata","safety_identifier","prompt_cache_key","usage"],
+      "properties":{"id":{"type":"string","pattern":"^resp_"},"object":{"const":"response"},
+      "status":{"enum":["completed","incomplete","failed","in_progress","cancelled"]},
+      "output":{"type":"array","items":{"type":"object","required":["type","id","status"]}}}})"},
+    {Action::kCountTokens,
+     R"({"type":"object","required":["input_tokens"],"properties":{"input_tokens":{"type":"integer","minimum":1}}})"},
+    {Action::kInputTokens,
+     R"({"type":"object","required":["object","input_tokens"],"properties":{"input_tokens":{"type":"integer","minimum":1}}})"},
+    {Action::kRenderChat, R"({"type":"object","required":["prompt","token_ids","prompt_tokens","reasoning_mode"]})"},
+    {Action::kRenderCompletions, R"({"type":"object","required":["prompt","token_ids","prompt_tokens"]})"},
+    {Action::kTokenize, R"({"type":"object","required":["count","max_model_len","tokens","token_strs"],
+      "properties":{"count":{"type":"integer"},"tokens":{"type":"array","items":{"type":"integer"}}}})"},
+    {Action::kDetokenize, R"({"type":"object","required":["prompt"],"properties":{"prompt":{"type":"string"}}})"},
+    {Action::kTokenizerInfo, R"({"type":"object","required":["bos_token","eos_token","pad_token","vocab_size"]})"},
+    {Action::kModels, R"({"type":"object","required":["data"],"properties":{"data":{"type":"array","minItems":1}}})"},
+    {Action::kModel, R"({"type":"object","required":["id"],"properties":{"id":{"type":"string"}}})"},
+    {Action::kVersion, R"({"type":"object","required":["release","api"]})"},
+    {Action::kPlainVersion, R"({"type":"object","required":["version"]})"},
+    {Action::kLoad, R"({"type":"object","required":["server_load"]})"},
+    {Action::kMetadata, R"({"type":"object","required":["version","modelInfo","licenseInfo"]})"},
+};
+
+Json answer_schema(Action action) {
+  for (const AnswerShape& shape : kAnswers) {
+    if (shape.action == action) return Json::parse(shape.schema, nullptr, false);
+  }
+  return {{"type", "object"}};
+}
+
 Json answers(const Route& route) {
   Json made = Json::object();
   const bool text = route.action == Action::kMetrics || route.action == Action::kNimMetrics;
@@ -148,7 +205,7 @@ Json answers(const Route& route) {
   Json ok = {{"description", "The answer."}};
   if (!bare)
     ok["content"] =
-        text ? content("text/plain", {{"type", "string"}}) : content("application/json", {{"type", "object"}});
+        text ? content("text/plain", {{"type", "string"}}) : content("application/json", answer_schema(route.action));
   const bool streams = route.action == Action::kChat || route.action == Action::kCompletions ||
                        route.action == Action::kMessages || route.action == Action::kResponses;
   if (streams) ok["content"]["text/event-stream"] = {{"schema", {{"type", "string"}}}};
@@ -177,6 +234,13 @@ Json openapi(const std::string& version) {
       if (path.find(name) != std::string::npos) hole = std::string(name).substr(1, std::string(name).size() - 2);
     }
     Json operation = {{"summary", route.summary}, {"operationId", method + path}, {"responses", answers(route)}};
+    if (route.action == Action::kResponses) {
+      for (const char* target :
+           {"get/v1/responses/{id}", "delete/v1/responses/{id}", "get/v1/responses/{id}/input_items"}) {
+        operation["responses"]["200"]["links"][target] = {{"operationId", target},
+                                                          {"parameters", {{"id", "$response.body#/id"}}}};
+      }
+    }
     if (!hole.empty()) {
       operation["parameters"] = Json::array(
           {{{"name", hole}, {"in", "path"}, {"required", true}, {"schema", {{"type", "string"}, {"minLength", 1}}}}});

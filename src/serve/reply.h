@@ -52,6 +52,8 @@ class ReplyWriter {
   virtual void finish(const std::vector<const ChoiceState*>& choices, const UsageCount& usage, std::string& out) = 0;
   virtual void fail(const ApiError& error, std::string& out) = 0;
   virtual std::string keep_alive() = 0;
+  // The finished answer, if the request asks to have it kept; null otherwise. After finish() or body().
+  virtual const Json* kept() const { return nullptr; }
   // The whole answer of a request that does not stream.
   virtual Json body(const std::vector<const ChoiceState*>& choices, const UsageCount& usage) = 0;
 };

@@ -97,6 +97,8 @@ struct Ask {
   std::vector<std::string> custom_tools;  // Responses: tools whose input is text
   bool want_handle = false;               // Responses: include reasoning.encrypted_content
   bool reasoning_summary = false;
+  bool store = false;        // Responses: keep the answer
+  std::string stored_input;  // JSON: the items before it, when it is kept
   bool omit_thinking = false;
   bool strict_reasoning_replay = false;
 

@@ -36,6 +36,7 @@ constexpr Route kRoutes[] = {
     {"POST", "/v1/tokenize", kTokenize, kO, false, "", false},
     {"POST", "/detokenize", kDetokenize, kO, false, "Token ids to text"},
     {"POST", "/v1/detokenize", kDetokenize, kO, false, "", false},
+    {"GET", "/tokenizer_info", kTokenizerInfo, kO, false, "The special tokens"},
     {"GET", "/health", kHealth, kO, true, "Ready, as a status code"},
     {"GET", "/ping", kPing, kO, true, "Ready, as a status code"},
     {"GET", "/v1/health/live", kLive, kO, true, "Liveness"},

@@ -26,6 +26,7 @@ enum class Action {
   kRenderCompletions,
   kTokenize,
   kDetokenize,
+  kTokenizerInfo,
   kModels,
   kModel,
   kAnthropicModels,

@@ -52,6 +52,7 @@ Service::Service(ServiceOptions options, FileSystem& files, RequestLog& log)
       log_(log),
       keys_(std::make_shared<KeyRing>()),
       replay_(options_.replay_bytes),
+      responses_(options_.responses_kept, options_.responses_bytes, options_.responses_age_s),
       started_s_(seconds_now()),
       started_unix_(std::time(nullptr)),
       cache_secret_(http::random_hex(16)),

@@ -44,6 +44,8 @@ struct ServiceOptions {
   double drain_timeout_s = 60, request_timeout_s = 0, queue_timeout_s = 600, keep_alive_s = 15;
   int workers = 2;
   size_t replay_bytes = 64 << 20;
+  size_t responses_kept = 0, responses_bytes = 64 << 20;  // stored responses; 0: none
+  double responses_age_s = 3600;
   size_t max_prepared = 512;  // requests being parsed or running at once
   size_t unsent_bytes = 1 << 20;
   double write_interval_s = 0.002;  // of streams whose tokens come faster, see Pacer
@@ -110,6 +112,7 @@ class Service final : public http::Handler {
   void count_or_render(Prepared& work);
   void finished(Job& job, const JobReport& report, const Route& route, const Client& client);
   void cancel_response(http::Exchange& exchange, const Route& route, const std::string& id);
+  void stored_response(http::Exchange& exchange, const Route& route, const std::string& id);
 
   // service_info.cc
   void inform(std::shared_ptr<http::Exchange> exchange, const Match& match);
@@ -130,6 +133,7 @@ class Service final : public http::Handler {
   std::map<std::string, Usage> usage_;  // by key name
   Metrics metrics_;
   ReplayStore replay_;
+  ResponseStore responses_;
   GrammarCache grammars_;
   std::shared_ptr<Backend> backend_;
   State state_ = State::kLoading;

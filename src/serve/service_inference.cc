@@ -44,6 +44,7 @@ void Service::infer(std::shared_ptr<http::Exchange> exchange, const Route& route
     context.strict = work->strict;
     context.strict_replay = options_.strict_replay;
     context.ignore_hosted_tools = options_.ignore_hosted_tools;
+    context.responses = responses_.on() ? &responses_ : nullptr;
     auto json = parse_body(work->body, options_.limits.max_json_depth);
     if (!json.ok()) {
       work->error = json.error();
@@ -164,6 +165,42 @@ void Service::cancel_response(http::Exchange& exchange, const Route& route, cons
   answer(exchange, route, {404, "response_not_found", "No running response has this id.", "response_id"});
 }
 
+void Service::stored_response(http::Exchange& exchange, const Route& route, const std::string& id) {
+  const Client client = client_of(exchange.request);
+  const double now = seconds_now();
+  const auto stored = responses_.find(client.name, id, now);
+  if (!stored) {
+    return answer(
+        exchange, route,
+        {404, "response_not_found",
+         responses_.on() ? "No stored response has this id." : "Responses are not stored here.", "response_id"});
+  }
+  if (route.action == Action::kResponseDelete) {
+    responses_.forget(client.name, id, now);
+    return answer_json(exchange, route, {{"id", id}, {"object", "response"}, {"deleted", true}});
+  }
+  if (route.action == Action::kResponseGet) {
+    return answer_json(exchange, route, Json::parse(stored->response, nullptr, false));
+  }
+  // The newest first, texts as parts, every item with an id.
+  Json items = Json::parse(stored->input, nullptr, false), list = Json::array();
+  for (size_t i = items.size(); i-- > 0;) {
+    Json& item = items[i];
+    if (!item.contains("type")) item["type"] = "message";
+    if (!item.contains("id")) item["id"] = fmt::format("item_{}_{}", id.substr(std::min<size_t>(5, id.size())), i);
+    if (item["type"] == "message" && item.contains("content") && item["content"].is_string()) {
+      const bool said = item.contains("role") && item["role"] == "assistant";
+      Json part = {{"type", said ? "output_text" : "input_text"}, {"text", item["content"]}};
+      if (said) part["annotations"] = Json::array();
+      item["content"] = Json::array({part});
+    }
+    list.push_back(std::move(item));
+  }
+  const Json first = list.front()["id"], last = list.back()["id"];
+  answer_json(exchange, route,
+              {{"object", "list"}, {"data", list}, {"first_id", first}, {"last_id", last}, {"has_more", false}});
+}
+
 void Service::finished(Job& job, const JobReport& report, const Route& route, const Client& client) {
   const Ask& ask = job.ask();
   const double now = seconds_now();
@@ -252,6 +289,10 @@ void Service::finished(Job& job, const JobReport& report, const Route& route, co
        {"preemptions", first.preemptions},
        {"finish", finish},
        {"status", report.status}});
+  if (const Json* kept = job.kept(); kept != nullptr && report.cause.empty()) {
+    responses_.keep(client.name, job.reply_id(),
+                    {ask.stored_input, kept->dump(-1, ' ', false, Json::error_handler_t::replace)}, now);
+  }
   if (client.key != nullptr) usage_[client.name].end(now, u.prompt + u.completion);
   // The job ends itself; it goes once this call is over.
   const auto found = std::find_if(jobs_.begin(), jobs_.end(), [&](const auto& held) { return held.get() == &job; });

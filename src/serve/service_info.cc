@@ -28,6 +28,15 @@ Json license_json() {
            "directory."}};
 }
 
+Json anthropic_model(const ServedModel& model) {
+  const std::time_t when = model.created;
+  char text[32];
+  std::tm parts{};
+  gmtime_r(&when, &parts);
+  std::strftime(text, sizeof text, "%Y-%m-%dT%H:%M:%SZ", &parts);
+  return {{"type", "model"}, {"id", model.name}, {"display_name", model.name}, {"created_at", text}};
+}
+
 }  // namespace
 
 void Service::inform(std::shared_ptr<http::Exchange> exchange, const Match& match) {
@@ -80,6 +89,21 @@ void Service::inform(std::shared_ptr<http::Exchange> exchange, const Match& matc
       (void)open_metrics;  // one form serves both: 0.0.4 is what every scraper still reads
       return answer(*exchange, route, std::move(response));
     }
+    case Action::kTokenizerInfo: {
+      if (!backend_)
+        return answer(*exchange, route, overloaded("model_loading", "The model is still being loaded.", 5));
+      const ServedModel& model = backend_->model;
+      auto text = [&](TokenId id) { return std::string(model.tokenizer->bytes_of(id)); };
+      // No chat template: conversations are rendered by /v1/chat/completions/render.
+      return answer_json(*exchange, route,
+                         {{"tokenizer_class", "PreTrainedTokenizerFast"},
+                          {"vocab_size", model.tokenizer->size()},
+                          {"model_max_length", model.context},
+                          {"add_bos_token", true},
+                          {"bos_token", text(model.tokens.bos)},
+                          {"eos_token", text(model.tokens.eos)},
+                          {"pad_token", text(model.tokens.eos)}});
+    }
     case Action::kOpenApi:
       return answer_json(*exchange, route, openapi(options_.version));
     case Action::kPage:
@@ -93,18 +117,15 @@ void Service::inform(std::shared_ptr<http::Exchange> exchange, const Match& matc
       const bool anthropic =
           route.action == Action::kAnthropicModels || !exchange->request.header("anthropic-version").empty();
       if (route.action == Action::kModel) {
-        if (model.answers_to(match.argument)) return answer_json(*exchange, route, model_json(model.name));
+        if (model.answers_to(match.argument)) {
+          return answer_json(*exchange, route, anthropic ? anthropic_model(model) : model_json(model.name));
+        }
         return answer(
             *exchange, route,
             {404, "model_not_found", fmt::format("The model \"{}\" is not served here.", match.argument), "model"});
       }
       if (anthropic) {
-        std::time_t when = model.created;
-        char text[32];
-        std::tm parts{};
-        gmtime_r(&when, &parts);
-        std::strftime(text, sizeof text, "%Y-%m-%dT%H:%M:%SZ", &parts);
-        Json entry = {{"type", "model"}, {"id", model.name}, {"display_name", model.name}, {"created_at", text}};
+        const Json entry = anthropic_model(model);
         return answer_json(
             *exchange, route,
             {{"data", Json::array({entry})}, {"has_more", false}, {"first_id", model.name}, {"last_id", model.name}});
@@ -118,7 +139,7 @@ void Service::inform(std::shared_ptr<http::Exchange> exchange, const Match& matc
     case Action::kResponseGet:
     case Action::kResponseDelete:
     case Action::kResponseItems:
-      return answer(*exchange, route, {404, "response_not_found", "Responses are not stored here.", "response_id"});
+      return stored_response(*exchange, route, match.argument);
     default:
       return answer(*exchange, route, internal_error());
   }

@@ -247,6 +247,14 @@ void read_conversation(const Json& request, Ask& ask, const TranslateContext& co
   }
   ask.conversation = std::move(conversation).value();
   ask.chat = true;
+  const std::vector<Tool> declared = ask.conversation.declared_tools();
+  for (const std::string& name : ask.allowed_tools) {
+    if (std::none_of(declared.begin(), declared.end(), [&](const Tool& tool) { return tool.name == name; })) {
+      notes.fail(
+          bad_request("invalid_value", "tool_choice: allows a tool that is not in tools: " + name, "tool_choice"));
+      return;
+    }
+  }
   const Message& last = ask.conversation.messages.back();
   if (ask.constraint.kind != Constraint::kNone && last.wo_eos && !last.content.empty()) {
     notes.fail(bad_request("conflicting_parameters", "A response format cannot be combined with a content prefix.",

@@ -8,6 +8,7 @@
 #include "serve/fields.h"
 #include "serve/replay.h"
 #include "serve/request.h"
+#include "serve/response_store.h"
 #include "text/grammar_cache.h"
 
 namespace nautile::serve {
@@ -32,6 +33,7 @@ struct TranslateContext {
   bool strict = false;  // unknown fields are faults
   bool strict_replay = false;
   bool ignore_hosted_tools = false;
+  ResponseStore* responses = nullptr;  // null: none are stored
 };
 
 Outcome<Ask> translate_chat(const Json& body, const TranslateContext& context);

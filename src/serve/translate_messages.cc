@@ -9,8 +9,7 @@ namespace {
 
 class MessagesReader {
  public:
-  MessagesReader(const TranslateContext& context, FieldNotes& notes)
-      : context_(context), notes_(notes) {}
+  MessagesReader(const TranslateContext& context, FieldNotes& notes) : context_(context), notes_(notes) {}
 
   // The same conversation as an OpenAI request, for the one reader of conversations.
   Json read(Fields& fields, Ask& ask) {
@@ -204,6 +203,37 @@ class MessagesReader {
   Json request_ = Json::object();
 };
 
+void read_format(Fields& fields, const char* name, Ask& ask) {
+  const Json* format = fields.object(name);
+  if (format == nullptr) return;
+  Fields shape(*format, fields.path_of(name), fields.notes());
+  std::string type;
+  shape.text("type", type);
+  const Json* schema = shape.get("schema");
+  if (type != "json_schema" || schema == nullptr) {
+    return fields.fail(name, "invalid_value", "must be of type json_schema, with a schema");
+  }
+  ask.constraint.kind = Constraint::kJsonSchema;
+  ask.constraint.schema = *schema;
+  ask.constraint.field = shape.path_of("schema");
+}
+
+// Conversations are not held here. To begin one is harmless, as all that it asks for is a later turn's; to continue one
+// is told so under the code that makes clients send the whole history instead.
+void read_thread(Fields& fields) {
+  const Json* thread = fields.object("thread");
+  if (thread == nullptr) return;
+  Fields inner(*thread, "thread", fields.notes());
+  std::string type;
+  inner.text("type", type);
+  inner.accept({"previous_message_id"});
+  if (type == "create") return;
+  if (type != "continue") return inner.fail("type", "invalid_value", "must be create or continue");
+  ApiError error = {404, "thread_not_found", "thread: conversations are not held here; send all messages.", "thread"};
+  error.details = {{"error_code", "thread_not_found"}};
+  fields.notes().fail(std::move(error));
+}
+
 }  // namespace
 
 Outcome<Ask> translate_messages(const Json& body, const TranslateContext& context, bool count_only) {
@@ -235,22 +265,12 @@ Outcome<Ask> translate_messages(const Json& body, const TranslateContext& contex
   }
   if (const Json* config = fields.object("output_config")) {
     Fields inner(*config, "output_config", notes);
-    if (const Json* format = inner.object("format")) {
-      Fields shape(*format, "output_config.format", notes);
-      std::string type;
-      shape.text("type", type);
-      const Json* schema = shape.get("schema");
-      if (type != "json_schema" || schema == nullptr) {
-        inner.fail("format", "invalid_value", "must be of type json_schema, with a schema");
-      } else {
-        ask.constraint.kind = Constraint::kJsonSchema;
-        ask.constraint.schema = *schema;
-        ask.constraint.field = "output_config.format.schema";
-      }
-    }
+    read_format(inner, "format", ask);
   }
-  fields.accept({"container", "mcp_servers", "service_tier", "context_management", "inference_geo", "cache_control",
-                 "output_format"});
+  read_format(fields, "output_format", ask);  // its place before output_config
+  read_thread(fields);
+  fields.refuse({"compaction"});  // asks for a summary instead of an answer
+  fields.accept({"container", "mcp_servers", "service_tier", "context_management", "inference_geo", "cache_control"});
   MessagesReader reader(context, notes);
   const Json request = reader.read(fields, ask);
   if (!notes.error) {

@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "serve/translate.h"
+#include "sys/clock.h"
 
 namespace nautile::serve {
 namespace {
@@ -208,6 +209,8 @@ class ItemsReader {
           ask.allowed_tools.push_back(allowed["name"].get<std::string>());
         }
       }
+      if (ask.allowed_tools.empty())
+        return fields.fail("tool_choice", "invalid_value", "must allow at least one function");
       request_["tool_choice"] = choice->contains("mode") ? (*choice)["mode"] : Json("auto");
     } else if (choice->contains("name")) {
       request_["tool_choice"] = {{"type", "function"}, {"function", {{"name", (*choice)["name"]}}}};
@@ -264,7 +267,7 @@ Json echoed(const Json& body, const Ask& ask, const ServedModel& model) {
   Json text = given("text", {{"format", {{"type", "text"}}}});
   if (text.is_object() && !text.contains("format")) text["format"] = {{"type", "text"}};
   return {{"instructions", given("instructions", nullptr)},
-          {"previous_response_id", nullptr},
+          {"previous_response_id", given("previous_response_id", nullptr)},
           {"tools", given("tools", Json::array())},
           {"tool_choice", given("tool_choice", "auto")},
           {"parallel_tool_calls", ask.parallel_calls},
@@ -278,7 +281,7 @@ Json echoed(const Json& body, const Ask& ask, const ServedModel& model) {
           {"reasoning", reasoning},
           {"max_output_tokens", given("max_output_tokens", nullptr)},
           {"max_tool_calls", given("max_tool_calls", nullptr)},
-          {"store", false},
+          {"store", ask.store},
           {"background", false},
           {"service_tier", "default"},
           {"metadata", given("metadata", Json::object())},
@@ -288,9 +291,41 @@ Json echoed(const Json& body, const Ask& ask, const ServedModel& model) {
           {"model", model.name}};
 }
 
+// The input as items, whichever way it was written; null if it is neither.
+Json items_of(const Json& input) {
+  if (input.is_string()) return Json::array({{{"type", "message"}, {"role", "user"}, {"content", input}}});
+  return input.is_array() ? input : Json(nullptr);
+}
+
+// The request with the conversation of its previous_response_id in front of its own input. Instructions do not carry
+// over: they are not among the items.
+std::optional<ApiError> join_previous(Json& body, const TranslateContext& context) {
+  const Json& previous = body["previous_response_id"];
+  if (!previous.is_string() || !body.contains("input")) return std::nullopt;  // said by the readers of these fields
+  const Json own = items_of(body["input"]);
+  if (own.is_null()) return std::nullopt;
+  const auto stored = context.responses->find(context.owner, previous.get<std::string>(), seconds_now());
+  if (!stored) {
+    return bad_request("previous_response_not_found", "There is no stored response with this id: send the full input.",
+                       "previous_response_id");
+  }
+  Json joined = Json::parse(stored->input, nullptr, false);
+  const Json response = Json::parse(stored->response, nullptr, false);
+  for (const Json& item : response["output"]) joined.push_back(item);
+  for (const Json& item : own) joined.push_back(item);
+  body["input"] = std::move(joined);
+  return std::nullopt;
+}
+
 }  // namespace
 
-Outcome<Ask> translate_responses(const Json& body, const TranslateContext& context) {
+Outcome<Ask> translate_responses(const Json& asked, const TranslateContext& context) {
+  Json joined;
+  if (context.responses != nullptr && asked.contains("previous_response_id")) {
+    joined = asked;
+    if (const auto error = join_previous(joined, context)) return *error;
+  }
+  const Json& body = joined.is_null() ? asked : joined;
   Ask ask;
   ask.dialect = Dialect::kResponses;
   FieldNotes notes;
@@ -319,7 +354,13 @@ Outcome<Ask> translate_responses(const Json& body, const TranslateContext& conte
     }
   }
   if (!ask.logprobs) ask.sampling.top_logprobs = -1;
-  if (fields.has("previous_response_id")) {
+  ask.store = context.responses != nullptr;
+  bool store = true;
+  if (fields.boolean("store", store) && !store) ask.store = false;
+  std::string previous;
+  if (context.responses != nullptr) {
+    fields.text("previous_response_id", previous);
+  } else if (fields.has("previous_response_id")) {
     fields.fail("previous_response_id", "unsupported_parameter",
                 "is not supported: responses are not stored here; send the full input");
   }
@@ -336,6 +377,9 @@ Outcome<Ask> translate_responses(const Json& body, const TranslateContext& conte
     if (!notes.error) read_conversation(with_format(request, ask.constraint), ask, context, notes);
   }
   fields.finish();
+  if (ask.store && !notes.error) {
+    ask.stored_input = items_of(body["input"]).dump(-1, ' ', false, Json::error_handler_t::replace);
+  }
   ask.echo_fields = echoed(body, ask, context.model);
   return conclude(std::move(ask), notes, context);
 }

@@ -237,3 +237,48 @@ TEST_CASE("constraints compile, and say what is wrong with them") {
   CHECK_FALSE(constrain(*plain, w.context));
   CHECK(plain->grammar == nullptr);
 }
+
+TEST_CASE("allowed_tools: an undeclared name is a fault, in both spellings") {
+  World w;
+  const std::string tools =
+      R"("tools":[{"type":"function","function":{"name":"a"}},{"type":"function","function":{"name":"b"}}],)";
+  auto chat = [&](const std::string& name) {
+    return w.chat(tools + R"("tool_choice":{"type":"allowed_tools","allowed_tools":{"mode":"required","tools":[
+      {"type":"function","function":{"name":")" +
+                  name + R"("}}]}})");
+  };
+  REQUIRE(chat("b").ok());
+  CHECK(chat("b")->allowed_tools == std::vector<std::string>{"b"});
+  REQUIRE_FALSE(chat("c").ok());
+  CHECK(chat("c").error().param == "tool_choice");
+  auto responses = [&](const std::string& allowed) {
+    std::string body = R"({"model":"m","input":"hi","tools":[{"type":"function","name":"a"}],
+      "tool_choice":{"type":"allowed_tools","mode":"auto","tools":[)" +
+                       allowed + "]}}";
+    return translate_responses(*parse_body(body, 128), w.context);
+  };
+  CHECK(responses(R"({"type":"function","name":"a"})").ok());
+  CHECK_FALSE(responses(R"({"type":"function","name":"c"})").ok());
+  CHECK_FALSE(responses("").ok());
+}
+
+TEST_CASE("messages: threads are not held, output_format is honoured") {
+  World w;
+  auto messages = [&](const std::string& fields) {
+    std::string body =
+        R"({"model":"claude-x","max_tokens":9,"messages":[{"role":"user","content":"hi"}],)" + fields + "}";
+    return translate_messages(*parse_body(body, 128), w.context, false);
+  };
+  CHECK(messages(R"("thread":{"type":"create"})").ok());
+  auto gone = messages(R"("thread":{"type":"continue","previous_message_id":"msg_1"})");
+  REQUIRE_FALSE(gone.ok());
+  CHECK(gone.error().status == 404);
+  CHECK(error_body(gone.error(), Dialect::kMessages, "r")["error"]["details"]["error_code"] == "thread_not_found");
+  for (const char* place : {R"("output_format":)", R"("output_config":{"format":)"}) {
+    const std::string nested = std::string(place).find("config") == std::string::npos ? "" : "}";
+    auto ask = messages(place + std::string(R"({"type":"json_schema","schema":{"type":"object"}})") + nested);
+    REQUIRE(ask.ok());
+    CHECK(ask->constraint.kind == Constraint::kJsonSchema);
+    CHECK_FALSE(messages(place + std::string(R"({"type":"sound"})") + nested).ok());
+  }
+}

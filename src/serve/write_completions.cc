@@ -29,21 +29,15 @@ class CompletionsWriter final : public ReplyWriter {
   void piece(const ChoiceState& state, const Piece& piece, const UsageCount& usage, std::string& out) override {
     echo(state, usage, out);
     std::string logprobs = "null";
-    if (ask_.logprobs) {
-      Legacy made(*this, offset(state.index));
-      for (const uint32_t i : piece.tokens) {
-        if (i < state.tokens.size())
-          made.add(state.tokens[i].id, &state.tokens[i].logprob, state.tokens[i].top_logprobs);
-      }
-      offset(state.index) = made.next_offset;
-      logprobs = compact(made.json());
-    }
+    if (ask_.logprobs) logprobs = more_logprobs(state, piece.tokens);
     chunk(state.index, piece.text, logprobs, "null", usage, out);
   }
 
   void end_choice(const ChoiceState& state, const UsageCount& usage, std::string& out) override {
     echo(state, usage, out);
-    chunk(state.index, "", "null", '"' + std::string(state.finish_reason()) + '"', usage, out);
+    const bool silent = ask_.logprobs && progress(state.index).listed < state.tokens.size();
+    chunk(state.index, "", silent ? more_logprobs(state, {}, true) : "null",
+          '"' + std::string(state.finish_reason()) + '"', usage, out);
   }
 
   void finish(const std::vector<const ChoiceState*>&, const UsageCount& usage, std::string& out) override {
@@ -88,12 +82,12 @@ class CompletionsWriter final : public ReplyWriter {
   // The old shape, built token by token. Offsets count code points.
   struct Legacy {
     Legacy(const CompletionsWriter& writer, size_t offset) : w(writer), next_offset(offset) {}
-    void add(TokenId id, const float* logprob, const std::vector<Logprob>& top) {
+    void add(TokenId id, const float* logprob, const std::vector<Logprob>& top, bool shown = true) {
       const std::string text = token_text(w.ask_, w.tokenizer_, id);
-      tokens.push_back(text);
+      tokens.push_back(shown ? text : "");
       offsets.push_back(next_offset);
       // Bytes that only begin a code point elsewhere count where the code point begins.
-      next_offset += code_points(w.tokenizer_.bytes_of(id));
+      if (shown) next_offset += code_points(w.tokenizer_.bytes_of(id));
       if (logprob == nullptr) {
         token_logprobs.push_back(nullptr);
         tops.push_back(nullptr);
@@ -108,6 +102,22 @@ class CompletionsWriter final : public ReplyWriter {
       }
       if (!map.contains(text)) map[text] = finite_logprob(*logprob);
       tops.push_back(map);
+    }
+    // The sampled tokens from `from` up to and with those at `shown`, and with `all` whatever follows. Each sampled
+    // token has an entry; one without text of its own (the end of the turn, what a stop string cut off) has an empty
+    // one.
+    size_t add_sampled(const ChoiceState& state, size_t from, const std::vector<uint32_t>& shown, bool all) {
+      auto one = [&](size_t i, bool has_text) {
+        add(state.tokens[i].id, &state.tokens[i].logprob, state.tokens[i].top_logprobs, has_text);
+      };
+      for (const uint32_t i : shown) {
+        if (i >= state.tokens.size()) continue;
+        for (; from < i; ++from) one(from, false);
+        one(i, true);
+        from = std::max<size_t>(from, i + 1);
+      }
+      for (; all && from < state.tokens.size(); ++from) one(from, false);
+      return from;
     }
     Json json() const {
       return {{"tokens", tokens}, {"token_logprobs", token_logprobs}, {"top_logprobs", tops}, {"text_offset", offsets}};
@@ -135,9 +145,7 @@ class CompletionsWriter final : public ReplyWriter {
           made.add(prompt[i], &state.scores[i - 1].logprob, state.scores[i - 1].top_logprobs);
       }
     }
-    for (const uint32_t i : state.content_at) {
-      if (i < state.tokens.size()) made.add(state.tokens[i].id, &state.tokens[i].logprob, state.tokens[i].top_logprobs);
-    }
+    made.add_sampled(state, 0, state.content_at, true);
     return made.json();
   }
 
@@ -170,12 +178,24 @@ class CompletionsWriter final : public ReplyWriter {
     echoed_[state.index] = true;
     const std::string& prompt = ask_.prompt_texts[state.prompt];
     if (!prompt.empty()) chunk(state.index, prompt, "null", "null", usage, out);
-    offset(state.index) = code_points(prompt);
+    progress(state.index).offset = code_points(prompt);
   }
 
-  size_t& offset(int index) {
-    if (index >= static_cast<int>(offsets_.size())) offsets_.resize(index + 1);
-    return offsets_[index];
+  // How far the scores of a stream have come.
+  struct Progress {
+    size_t offset = 0;  // in the text
+    size_t listed = 0;  // sampled tokens
+  };
+  Progress& progress(int index) {
+    if (index >= static_cast<int>(progress_.size())) progress_.resize(index + 1);
+    return progress_[index];
+  }
+  std::string more_logprobs(const ChoiceState& state, const std::vector<uint32_t>& shown, bool all = false) {
+    Progress& at = progress(state.index);
+    Legacy made(*this, at.offset);
+    at.listed = made.add_sampled(state, at.listed, shown, all);
+    at.offset = made.next_offset;
+    return compact(made.json());
   }
 
   void chunk(int index, std::string_view text, std::string_view logprobs, std::string_view finish,
@@ -203,7 +223,7 @@ class CompletionsWriter final : public ReplyWriter {
   const Tokenizer& tokenizer_;
   std::string id_, head_;
   std::vector<bool> echoed_;
-  std::vector<size_t> offsets_;
+  std::vector<Progress> progress_;
 };
 
 }  // namespace

@@ -67,7 +67,9 @@ class ResponsesWriter final : public ReplyWriter {
   void finish(const std::vector<const ChoiceState*>& choices, const UsageCount& usage, std::string& out) override {
     const bool cut = choices[0]->summary.finish == FinishReason::kLength;
     const char* status = cut ? "incomplete" : "completed";
-    event(cut ? "response.incomplete" : "response.completed", {{"response", response(status, usage_of(usage))}}, out);
+    const Json made = response(status, usage_of(usage));
+    if (ask_.store) kept_ = made;
+    event(cut ? "response.incomplete" : "response.completed", {{"response", made}}, out);
     append_data("[DONE]", out);
   }
 
@@ -79,6 +81,8 @@ class ResponsesWriter final : public ReplyWriter {
     event("response.failed", {{"response", made}}, out);
     append_data("[DONE]", out);
   }
+
+  const Json* kept() const override { return kept_.is_null() ? nullptr : &kept_; }
 
   std::string keep_alive() override {
     std::string out;
@@ -108,7 +112,9 @@ class ResponsesWriter final : public ReplyWriter {
       text_ = call.arguments;
       close(state, call.complete ? "completed" : "incomplete", ignored);
     }
-    return response(last, usage_of(usage));
+    Json made = response(last, usage_of(usage));
+    if (ask_.store) kept_ = made;
+    return made;
   }
 
  private:
@@ -290,7 +296,8 @@ class ResponsesWriter final : public ReplyWriter {
   std::string id_, handle_;
   int64_t sequence_ = 0;
   Json output_ = Json::array();  // finished items
-  Kind kind_ = Kind::kNone;      // of the item that is open
+  Json kept_;
+  Kind kind_ = Kind::kNone;  // of the item that is open
   Json item_;
   std::string item_id_, text_;
   std::vector<uint32_t> tokens_;

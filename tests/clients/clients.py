@@ -10,20 +10,13 @@ import pathlib
 import subprocess
 import sys
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "e2e"))
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
+import setting  # noqa: E402  (finds serve_harness)
 from serve_harness import Server, check, run_all, script  # noqa: E402
-
-NAUTILE, NANO = os.path.abspath(sys.argv[1]), os.path.abspath(sys.argv[2])
-KEY = "client-key"
-D = "｜DSML｜"
-PARAMETERS = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"], "additionalProperties": False}
-TOOL = {"type": "function", "function": {"name": "get_weather", "description": "Weather.", "parameters": PARAMETERS}}
-CALL = f'\n\n<{D}tool_calls>\n<{D}invoke name="get_weather">\n<{D}parameter name="city" string="true">Rome</{D}parameter>\n</{D}invoke>\n</{D}tool_calls>'
-os.environ.update(OPENAI_AGENTS_DISABLE_TRACING="1", LITELLM_LOCAL_MODEL_COST_MAP="True", LANGSMITH_TRACING="false")
-
-
-def serving(*flags):
-    return Server(NAUTILE, "--api-key", KEY, *flags)
+from setting import CALL, KEY, NANO, NAUTILE, PARAMETERS, TOOL, serving  # noqa: E402
+import frameworks  # noqa: E402
+import lm_eval_scores  # noqa: E402
+import sdk_more  # noqa: E402
 
 
 def openai_sdk(_):
@@ -211,20 +204,42 @@ def prometheus(_):
             check(len(families) > 10, path)
 
 
+def langchain_standard(_):
+    """langchain_standard.py says what is left out and why."""
+    import langchain_tests  # noqa: F401
+    here = pathlib.Path(__file__).resolve().parent
+    done = subprocess.run([sys.executable, "-m", "pytest", here / "langchain_standard.py", "-q", "-p", "no:cacheprovider", "--benchmark-disable", "-o", "asyncio_mode=auto",
+                           "-o", "asyncio_default_test_loop_scope=session", "-o", "xfail_strict=true", "-W", "ignore", "--tb=short"], capture_output=True, text=True, timeout=300, env={**os.environ, "NAUTILE": NAUTILE, "NANO": NANO})
+    print(done.stdout.strip().splitlines()[-1])
+    check(done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:])
+
+
 def schema_fuzz(_):
     tool = pathlib.Path(sys.executable).parent / "schemathesis"
     if not tool.exists():
         print("schemathesis: not installed")
         return
-    with Server(NAUTILE) as server:
-        done = subprocess.run([str(tool), "run", f"http://127.0.0.1:{server.port}/openapi.json", "--checks", "not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance",
-                               "--phases", "examples,coverage,fuzzing", "--workers", "2", "--max-examples", os.environ.get("NAUTILE_SCHEMA_EXAMPLES", "30"), "--no-color",
-                               "--exclude-path-regex", "health|ping", "--suppress-health-check", "all"], capture_output=True, text=True, timeout=900)
-        check(done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:])
+    def resident(server):
+        return int(next(line.split()[1] for line in open(f"/proc/{server.process.pid}/status") if line.startswith("VmRSS")))
+
+    with Server(NAUTILE, "--responses-store", "100") as server:
+        def run(examples, *flags):
+            done = subprocess.run([str(tool), "run", f"http://127.0.0.1:{server.port}/openapi.json", "--checks", "not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance,unsupported_method",
+                                   "--phases", "examples,coverage,fuzzing,stateful", "--workers", "2", "--max-examples", str(examples), "--no-color",
+                                   "--exclude-path-regex", "health|ping", "--suppress-health-check", "all", *flags], capture_output=True, text=True, timeout=900)
+            check(done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:])
+            print(done.stdout[-700:])
+        run(5)  # fills the caches whose bounds are known
+        before = resident(server)
+        run(os.environ.get("NAUTILE_SCHEMA_EXAMPLES", "30"))
+        after = resident(server)
+        check(after < before + 48 * 1024, f"the server grew from {before} to {after} KiB")
+        check(server.process.poll() is None and server.get("/v1/health/ready").status == 200 and server.metric("vllm:num_requests_running") == 0, "alive and idle")
+        print(f"resident {before} then {after} KiB")
 
 
 if __name__ == "__main__":
-    tests = (openai_sdk, anthropic_sdk, litellm_client, langchain_client, instructor_client, agents_client, doc_examples, prometheus, schema_fuzz)
+    tests = (openai_sdk, anthropic_sdk, litellm_client, langchain_client, instructor_client, agents_client, doc_examples, prometheus, *sdk_more.TESTS, *frameworks.TESTS, *lm_eval_scores.TESTS, langchain_standard, schema_fuzz)
     wanted = sys.argv[3:]
     for test in tests:
         if wanted and test.__name__ not in wanted:

@@ -348,6 +348,15 @@ def completions(nautile):
         check(len({len(scores[k]) for k in ("tokens", "token_logprobs", "top_logprobs", "text_offset")}) == 1 and scores["text_offset"][1] == 0, "one length")
         choice = ask(echo=True, logprobs=1, max_tokens=0)["choices"][0]
         check(choice["text"] == "Hi" and choice["finish_reason"] == "length", f"scoring only: {choice}")
+        # Each sampled token has its score: the end of the turn and what a stop string cut off too, with no text of their own.
+        for more in ({}, {"stop": "re"}, {"max_tokens": 3}):
+            answer = ask(logprobs=1, **more)
+            scores = answer["choices"][0]["logprobs"]
+            check(len(scores["tokens"]) == answer["usage"]["completion_tokens"], f"{more}: {scores}")
+            made = server.stream("/v1/completions", {"model": "nautile", "prompt": "Hi", "stream": True, "logprobs": 1, **more}, says)
+            parts = [e["choices"][0]["logprobs"] for _, e in made[:-1] if e["choices"][0]["logprobs"]]
+            check({key: sum((part[key] for part in parts), []) for key in scores} == scores, f"{more}: scores of a stream")
+        check(ask(logprobs=1)["choices"][0]["logprobs"]["tokens"][-1] == "", "the end of the turn")
         ids = server.post("/tokenize", {"prompt": "Hi"}).json()["tokens"]
         answer = ask(prompt=[ids, ids + ids], n=2)
         check([c["index"] for c in answer["choices"]] == [0, 1, 2, 3] and answer["usage"]["prompt_tokens"] == 3 * len(ids), "prompt-major")

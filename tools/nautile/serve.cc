@@ -300,6 +300,11 @@ void add_flags(ServeFlags& f, CLI::App& verb) {
   verb.add_flag("--metrics-public", f.service.metrics_public, "metrics need no key");
   verb.add_flag("--strict-params", f.service.strict_params, "unknown fields are errors");
   verb.add_flag("--strict-reasoning-replay", f.service.strict_replay, "missing reasoning of tool turns is an error");
+  verb.add_option("--responses-store", f.service.responses_kept,
+                  "keep this many responses in memory, for previous_response_id and GET; 0 keeps none")
+      ->capture_default_str();
+  verb.add_option("--responses-age", f.service.responses_age_s, "seconds for which a response is kept")
+      ->capture_default_str();
   verb.add_flag("--ignore-hosted-tools", f.service.ignore_hosted_tools, "leave out tools that a provider would run");
   verb.add_flag("--list-aliases", f.service.list_aliases, "in /v1/models");
   verb.add_flag("--reasoning-alias", f.service.reasoning_alias, "also answer with a field named reasoning");
