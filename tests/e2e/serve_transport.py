@@ -126,6 +126,28 @@ def attacks(nautile):
         check(server.get("/v1/health/ready").status == 200, "still ready")
 
 
+def large_bodies(nautile):
+    """Many large requests at once: those for which there is no room are refused, and have room again afterwards."""
+    with Server(nautile, "--max-body", "100000", "--max-bodies", "150000") as server:
+        body = json.dumps(chat("x" * 80000)).encode()
+        begun = head("POST", "/v1/chat/completions", {**JSON, "Content-Length": len(body)})
+        with server.connect() as s:
+            s.sendall(begun + body[:-1])
+            def refused():
+                return server.post("/v1/chat/completions", body)
+            eventually(lambda: refused().status == 503, what="no room")
+            answer = refused()
+            check(answer.code() == "server_overloaded" and int(answer.headers["retry-after"]) >= 1, "503 with a time")
+            check(server.post("/v1/messages", {**chat("x" * 80000), "max_tokens": 5}).status == 529, "529 in Messages")
+            chunks = begun.split(b"Content-Length")[0] + b"Transfer-Encoding: chunked\r\n\r\n" + b"%x\r\n" % len(body) + body + b"\r\n0\r\n\r\n"
+            check(server.raw(chunks).status == 503, "chunked too")
+            check(server.post("/v1/chat/completions", chat()).status == 200, "small ones have room")
+            s.sendall(body[-1:])
+            check(read_response(s).status == 200, "the first is answered")
+        for _ in range(5):
+            check(refused().status == 200, "room again")
+
+
 def timeouts(nautile):
     with Server(nautile, "--header-timeout", "0.4", "--body-timeout", "0.6", "--idle-timeout", "1") as server:
         with server.connect() as s:
@@ -443,4 +465,4 @@ def fuzz(nautile):
 
 
 if __name__ == "__main__":
-    run_all((framing, attacks, timeouts, keys, cors, disconnects, paced, slow_reader, keep_alives, overload, draining, storm, fuzz), sys.argv[1])
+    run_all((framing, attacks, large_bodies, timeouts, keys, cors, disconnects, paced, slow_reader, keep_alives, overload, draining, storm, fuzz), sys.argv[1])
