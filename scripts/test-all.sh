@@ -38,6 +38,18 @@ for part in "mixed 300" "agent 20" "overload ${OVERLOAD_SECONDS:-300}" "sampled 
   build/release/tests/engine_load/engine_load models/nano $part
 done
 
+step "server: soak of ${SOAK_SECONDS:-600} s, half of it with ten times the capacity offered"
+cmake --build build/release -j "$jobs" --target nautile serve_load
+python3 tests/load/soak.py build/release --seconds "${SOAK_SECONDS:-600}"
+
+step "server: ${MALFORMED_REQUESTS:-10000} malformed requests, address and undefined-behaviour sanitizers"
+python3 tests/fuzz/malformed.py build/asan/nautile --requests "${MALFORMED_REQUESTS:-10000}"
+
+step "server: thread sanitizer"
+cmake --build build/tsan -j "$jobs" --target nautile
+TSAN_OPTIONS=exitcode=66 python3 tests/e2e/serve_transport.py build/tsan/nautile
+TSAN_OPTIONS=exitcode=66 python3 tests/e2e/serve_api.py build/tsan/nautile
+
 step "fuzzers, $fuzz_seconds s each"
 dpkg-query -W -f='${Status}' clang 2>/dev/null | grep -q 'install ok installed' || {
   echo "installing clang"; apt-get install -y -q --no-install-recommends clang libclang-rt-14-dev

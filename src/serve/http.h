@@ -31,6 +31,7 @@ struct Request {
   std::string path;    // the target without its query and without one trailing slash
   std::vector<Header> headers;
   std::string body;
+  std::shared_ptr<void> body_room;  // what the body takes of ServerOptions::max_bodies, until the last owner drops it
   std::optional<uint64_t> content_length;
   bool chunked = false;
   std::string id;    // X-Request-Id as taken over or made
@@ -53,7 +54,7 @@ struct Response {
 
 // What can be wrong with a request before anyone looked at what it asks for.
 struct Fault {
-  int status;        // 400, 408, 413, 414, 431
+  int status;        // 400, 408, 413, 414, 431, 503
   const char* code;  // as in error bodies
   std::string message;
 };
@@ -103,6 +104,7 @@ struct ServerOptions {
   std::vector<Listener> listeners;
   size_t max_request_line = 8 << 10, max_header = 16 << 10, max_headers = 32 << 10, max_header_count = 100;
   uint64_t max_body = 32 << 20;
+  uint64_t max_bodies = uint64_t{1} << 30;  // of all requests being read or waiting to be parsed together
   size_t max_connections = 4096, max_per_address = 256;
   size_t max_unsent = 1 << 20;  // of one stream: the producer's mark, not a hard limit
   double header_timeout_s = 10, body_timeout_s = 60, idle_timeout_s = 75, write_timeout_s = 60;

@@ -22,6 +22,21 @@ std::string http_date() {
   return text;
 }
 
+// What a body has taken of the server's room.
+struct BodyRoom {
+  explicit BodyRoom(Host& its_host) : host(its_host) {}
+  ~BodyRoom() { host.give_body(taken); }
+  BodyRoom(const BodyRoom&) = delete;
+  BodyRoom& operator=(const BodyRoom&) = delete;
+  bool take(uint64_t bytes) {
+    if (!host.take_body(bytes)) return false;
+    taken += bytes;
+    return true;
+  }
+  Host& host;
+  uint64_t taken = 0;
+};
+
 }  // namespace
 
 // The answer to one request: what the handler writes waits here for the socket.
@@ -258,7 +273,7 @@ awaitable<Connection::Next> Connection::one_request() {
     if (failed || sent != kGoOn.size()) co_return Next::kClose;
   }
   if (!parser.is_done()) {
-    fault = co_await read_body(parser);
+    fault = co_await read_body(parser, request);
     if (fault) {
       if (fault->status != 0) co_await refuse(request, host_.handler().fault(request, *fault));
       co_return Next::kClose;
@@ -273,7 +288,7 @@ awaitable<Connection::Next> Connection::one_request() {
 }
 
 // Status 0: the client left.
-awaitable<std::optional<Fault>> Connection::read_body(Parser& parser) {
+awaitable<std::optional<Fault>> Connection::read_body(Parser& parser, Request& request) {
   const ServerOptions& options = host_.options();
   const Fault slow{408, "request_timeout", "The request body did not arrive in time."};
   const double begin = seconds_now();
@@ -284,6 +299,11 @@ awaitable<std::optional<Fault>> Connection::read_body(Parser& parser) {
   parser.body_limit(options.max_body);
   parser.eager(true);
   uint64_t bytes = 0;
+  const Fault full{503, "server_overloaded", "Too many large requests at once; try again soon."};
+  const auto room = std::make_shared<BodyRoom>(host_);
+  request.body_room = room;
+  const bool counted = request.content_length.has_value();  // else it is counted as it comes
+  if (counted && !room->take(*request.content_length)) co_return full;
   while (!parser.is_done()) {
     const double used = seconds_now() - begin;
     if (used >= options.body_timeout_s) co_return slow;
@@ -292,6 +312,7 @@ awaitable<std::optional<Fault>> Connection::read_body(Parser& parser) {
     auto [error, got] = co_await wire::async_read_some(socket_, buffer_, parser, kTuple);
     disarm();
     bytes += got;
+    if (!counted && !room->take(got)) co_return full;
     if (!error) continue;
     if (expired_) co_return slow;
     if (error == wire::error::body_limit) {

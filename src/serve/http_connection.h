@@ -42,6 +42,9 @@ class Host {
  public:
   virtual ~Host() = default;
   virtual void leave(const std::string& peer) = 0;
+  // Bytes of a body: false when there is no room for them.
+  virtual bool take_body(uint64_t bytes) = 0;
+  virtual void give_body(uint64_t bytes) = 0;
   virtual const ServerOptions& options() const = 0;
   virtual Handler& handler() = 0;
   virtual asio::io_context& context() = 0;
@@ -59,7 +62,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
 
   awaitable<bool> first_byte();
   awaitable<Next> one_request();
-  awaitable<std::optional<Fault>> read_body(Parser& parser);
+  awaitable<std::optional<Fault>> read_body(Parser& parser, Request& request);
   awaitable<Next> serve(std::shared_ptr<Answer> answer);
   awaitable<bool> send(Answer& answer, std::string bytes);
   awaitable<void> watch(std::shared_ptr<Answer> answer);

@@ -1,4 +1,6 @@
 // The server: listeners, accepting, signals, the loop.
+#include <algorithm>
+#include <atomic>
 #include <boost/asio/signal_set.hpp>
 #include <csignal>
 #include <exception>
@@ -81,6 +83,12 @@ class Core final : public Server, public Loop, public Host {
     if (found != per_address_.end() && --found->second == 0) per_address_.erase(found);
     room_.cancel();
   }
+  bool take_body(uint64_t bytes) override {
+    if (bodies_ + bytes > std::max(options_.max_bodies, options_.max_body)) return false;
+    bodies_ += bytes;
+    return true;
+  }
+  void give_body(uint64_t bytes) override { bodies_ -= bytes; }
   const ServerOptions& options() const override { return options_; }
   Handler& handler() override { return handler_; }
   asio::io_context& context() override { return context_; }
@@ -123,6 +131,7 @@ class Core final : public Server, public Loop, public Host {
   ServerOptions options_;
   Handler& handler_;
   size_t open_ = 0;
+  std::atomic<uint64_t> bodies_{0};  // given back by whichever thread drops a request last
   std::unordered_map<std::string, size_t> per_address_;
   asio::io_context context_{1};
   asio::steady_timer room_{context_};

@@ -181,9 +181,11 @@ std::optional<http::Response> Service::head(const http::Request& request) {
 }
 
 http::Response Service::fault(const http::Request& request, const http::Fault& fault) {
-  reject(fault.status == 413 ? "body" : "invalid");
+  reject(fault.status == 413 ? "body" : fault.status == 503 ? "memory" : "invalid");
   observe_http(request, "other", fault.status);
-  return error_response({fault.status, fault.code, fault.message}, dialect_of_path(request.path), request.id);
+  ApiError error{fault.status, fault.code, fault.message};
+  if (fault.status == 503) error.retry_after_s = 1;
+  return error_response(error, dialect_of_path(request.path), request.id);
 }
 
 void Service::decorate(const http::Request& request, http::Response& response) {

@@ -84,6 +84,7 @@ void Service::infer(std::shared_ptr<http::Exchange> exchange, const Route& route
 
 void Service::prepared(std::shared_ptr<Prepared> work) {
   --preparing_;
+  work->exchange->request.body_room.reset();
   const double now = seconds_now();
   auto give_back = [&] {
     if (work->counted) usage_[work->client.name].end(now, 0);

@@ -126,6 +126,28 @@ def attacks(nautile):
         check(server.get("/v1/health/ready").status == 200, "still ready")
 
 
+def large_bodies(nautile):
+    """Many large requests at once: those for which there is no room are refused, and have room again afterwards."""
+    with Server(nautile, "--max-body", "100000", "--max-bodies", "150000") as server:
+        body = json.dumps(chat("x" * 80000)).encode()
+        begun = head("POST", "/v1/chat/completions", {**JSON, "Content-Length": len(body)})
+        with server.connect() as s:
+            s.sendall(begun + body[:-1])
+            def refused():
+                return server.post("/v1/chat/completions", body)
+            eventually(lambda: refused().status == 503, what="no room")
+            answer = refused()
+            check(answer.code() == "server_overloaded" and int(answer.headers["retry-after"]) >= 1, "503 with a time")
+            check(server.post("/v1/messages", {**chat("x" * 80000), "max_tokens": 5}).status == 529, "529 in Messages")
+            chunks = begun.split(b"Content-Length")[0] + b"Transfer-Encoding: chunked\r\n\r\n" + b"%x\r\n" % len(body) + body + b"\r\n0\r\n\r\n"
+            check(server.raw(chunks).status == 503, "chunked too")
+            check(server.post("/v1/chat/completions", chat()).status == 200, "small ones have room")
+            s.sendall(body[-1:])
+            check(read_response(s).status == 200, "the first is answered")
+        for _ in range(5):
+            check(refused().status == 200, "room again")
+
+
 def timeouts(nautile):
     with Server(nautile, "--header-timeout", "0.4", "--body-timeout", "0.6", "--idle-timeout", "1") as server:
         with server.connect() as s:
@@ -230,6 +252,43 @@ def disconnects(nautile):
         eventually(lambda: server.metric("nautile_requests_cancelled_total", 'cause="client_disconnected"') == 7, what="counted")
         check(server.metric("nautile_requests_cancelled_total", 'phase="prefill"') == 1, "phase")
         check(all(r["status"] == 499 for r in server.requests()), "logged as 499")
+
+
+    # Where half-closing is allowed, the answer still comes, and leaving altogether is still noticed.
+    with Server(nautile, "--allow-half-close") as server:
+        for stream in (True, False):
+            data = json.dumps(chat(stream=stream)).encode()
+            with server.connect() as s:
+                s.sendall(head("POST", "/v1/chat/completions", {**JSON, **script(text="a b c", token_ms=30), "Content-Length": len(data)}) + data)
+                s.shutdown(socket.SHUT_WR)
+                answer = read_response(s)
+                check(answer.status == 200 and (not stream or b"[DONE]" in answer.body), "half-closed, answered")
+        data = json.dumps(chat(stream=True, max_tokens=16000)).encode()
+        s = server.connect()
+        s.sendall(head("POST", "/v1/chat/completions", {**JSON, **script(text="word ", loop=True, token_ms=5), "Content-Length": len(data)}) + data)
+        s.shutdown(socket.SHUT_WR)
+        read_head(s)
+        s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\x00\x00\x00\x00\x00\x00\x00")
+        s.close()
+        eventually(lambda: server.metric("vllm:num_requests_running") == 0, 2, "idle after half-closing and leaving")
+
+
+def paced(nautile):
+    """However fast tokens come, each is an event of its own; slow ones do not wait for one another."""
+    with Server(nautile) as server:
+        body = chat(stream=True, reasoning_mode="non_think", max_tokens=500)
+        made = server.stream("/v1/chat/completions", body, script(text="word " * 200))
+        texts = [e["choices"][0]["delta"].get("content") for _, e in made if e != "[DONE]"]
+        check(len([t for t in texts if t]) == server.post("/v1/chat/completions", {**body, "stream": False}, script(text="word " * 200)).json()["usage"]["completion_tokens"] - 1, "an event a token")
+        data = json.dumps(body).encode()
+        with server.connect() as s:
+            s.sendall(head("POST", "/v1/chat/completions", {**JSON, **script(text="word " * 20, token_ms=30), "Content-Length": len(data)}) + data)
+            read_head(s)
+            times = []
+            while not times or b"[DONE]" not in got:
+                got = s.recv(65536)
+                times.append(time.time())
+            check(len(times) >= 15, f"slow tokens arrive one by one: {len(times)}")
 
 
 def slow_reader(nautile):
@@ -406,4 +465,4 @@ def fuzz(nautile):
 
 
 if __name__ == "__main__":
-    run_all((framing, attacks, timeouts, keys, cors, disconnects, slow_reader, keep_alives, overload, draining, storm, fuzz), sys.argv[1])
+    run_all((framing, attacks, large_bodies, timeouts, keys, cors, disconnects, paced, slow_reader, keep_alives, overload, draining, storm, fuzz), sys.argv[1])

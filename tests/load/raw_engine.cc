@@ -1,15 +1,18 @@
 // The engine without a server, to hold one against: loads a model and, for every line on stdin, runs a batch of
-// generations like those that serve_load asks for and prints one JSON line. Nobody reads the tokens while they are made.
+// generations like those that serve_load asks for and prints one JSON line. Nobody reads the tokens while they are
+// made.
 //
 //   raw_engine MODEL_DIRECTORY BATCH TOKENS
+#include <sched.h>
 #include <sys/resource.h>
 
 #include <chrono>
+#include <fstream>
 #include <iostream>
 #include <thread>
 
 #include "../engine_load/engine_load.h"
-#include "sys/clock.h"
+#include "text/output_parser.h"
 
 namespace nautile {
 namespace {
@@ -21,21 +24,37 @@ double processor_seconds() {
   return seconds(use.ru_utime) + seconds(use.ru_stime);
 }
 
+// The pool's workers are pinned, the engine's own thread is not: a scheduler that packs threads may put both on one
+// core while nothing else runs. Here it gets the first core, so that the engine is at its best.
+void pin_engine_thread() {
+  for (const auto& task : std::filesystem::directory_iterator("/proc/self/task")) {
+    std::string name;
+    std::getline(std::ifstream(task.path() / "comm"), name);
+    if (name != "nautile-engine") continue;
+    cpu_set_t first;
+    CPU_ZERO(&first);
+    CPU_SET(0, &first);
+    sched_setaffinity(std::atoi(task.path().filename().c_str()), sizeof first, &first);
+  }
+}
+
 int run(const std::string& directory, int batch, int tokens) {
   auto model = load::open(directory, 0);
   auto engine = load::must(start_engine(*model, {}), "start");
+  std::this_thread::sleep_for(std::chrono::milliseconds(50));  // until the thread has its name
+  pin_engine_thread();
+  const ChatTokens ends = load::must(ChatTokens::find(model->tokenizer()), "chat tokens");
   std::string line;
   for (int round = 0; std::getline(std::cin, line); ++round) {
     const double cpu = processor_seconds();
-    const EngineStats before = engine->stats();
     std::vector<std::unique_ptr<Generation>> running;
     for (int i = 0; i < batch; ++i) {
       GenerateRequest request;
-      const std::string text =
-          fmt::format("<｜begin▁of▁sentence｜><｜User｜>What is {} + {}?<｜Assistant｜><think>",
-                      (round * batch + i) % 900 + 100, (round * batch + i) * 7 % 900 + 100);
+      const std::string text = fmt::format("<｜begin▁of▁sentence｜><｜User｜>What is {} + {}?<｜Assistant｜><think>",
+                                           (round * batch + i) % 900 + 100, (round * batch + i) * 7 % 900 + 100);
       request.prompt = load::must(model->tokenizer().encode(text, true), "encode");
-      request.max_tokens = tokens;
+      request.max_tokens = request.min_tokens = tokens;
+      request.end_tokens = {ends.eos, ends.bos, ends.user, ends.assistant};
       request.sampling.seed = static_cast<uint64_t>(round * batch + i);
       request.event_capacity = static_cast<size_t>(tokens) + 16;
       running.push_back(load::must(engine->submit(std::move(request)), "submit"));
@@ -43,21 +62,10 @@ int run(const std::string& directory, int batch, int tokens) {
     for (const auto& generation : running) {
       while (generation->record().phase != Phase::kEnded) std::this_thread::sleep_for(std::chrono::milliseconds(5));
     }
-    // From step to step while all of them decode; what lies between two steps counts as well.
-    const EngineStats after = engine->stats();
-    double first = 0, last = 0, made = 0;
-    for (const StepRecord& step : engine->steps(static_cast<size_t>(after.steps - before.steps))) {
-      if (step.prefilling > 0 || step.decoding != batch) continue;
-      if (first == 0) {
-        first = step.begin_s;  // the tokens of the first step pay for the time to the next one's begin
-      } else {
-        last = step.begin_s;
-      }
-      made += static_cast<double>(step.new_tokens);
-      if (last == 0) made = static_cast<double>(step.new_tokens);
-    }
-    made -= batch;  // those of the last step, whose end is not known
-    fmt::print("{{\"steady_tokens_per_s\":{:.1f},\"cpu_s\":{:.3f}}}\n", made / (last - first), processor_seconds() - cpu);
+    // Each from its first token to its last, as a client sees it, summed.
+    double rate = 0;
+    for (const auto& generation : running) rate += (tokens - 1) / generation->record().decode_s;
+    fmt::print("{{\"decode_tokens_per_s\":{:.1f},\"cpu_s\":{:.3f}}}\n", rate, processor_seconds() - cpu);
     std::fflush(stdout);
   }
   return 0;

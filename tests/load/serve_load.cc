@@ -172,9 +172,6 @@ class Client {
   uint64_t offered_ = 0, good_ = 0, broken_ = 0, unfinished_ = 0, failed_ = 0, no_retry_ = 0, no_room_ = 0, events_ = 0,
            reads_ = 0;
   std::vector<double> ttft_, tpot_, gaps_;
-  int first_running_ = 0, ended_ = 0;
-  double all_began_s_ = 0, first_ended_s_ = 0;
-  uint64_t events_at_begin_ = 0, events_at_end_ = 0;
   double memory_ = 0, memory_most_ = 0, memory_next_s_ = 0;
   char buffer_[1 << 18];
 };
@@ -241,10 +238,6 @@ void Client::line(Stream& s, const char* text, size_t size, double now) {
     ++events_;
     if (s.first_s == 0) {
       s.first_s = now;
-      if (++first_running_ == o_.streams) {
-        all_began_s_ = now;
-        events_at_begin_ = events_;
-      }
     } else if (!begins("data: [DONE]")) {
       s.last_s = now;
     }
@@ -297,10 +290,6 @@ void Client::finished(Stream& s) {
   if (s.failed) {
     ++failed_;
     return;
-  }
-  if (++ended_ == 1) {
-    first_ended_s_ = s.last_s;
-    events_at_end_ = events_;
   }
   ++good_;
   ttft_.push_back(s.first_s - s.sent_s);
@@ -396,10 +385,11 @@ void Client::report(double begin, double end) {
              R"("without_retry_after":{},"no_connection":{},"seconds":{:.3f},"tokens_per_s":{:.1f})",
              o_.streams, o_.tokens, offered_, statuses, unfinished_, failed_, broken_, no_retry_, no_room_, end - begin,
              tokens / (end - begin));
-  // While all streams ran: without the ramp at the begin and the end. Events stand for tokens.
-  if (o_.rate == 0 && first_ended_s_ > all_began_s_ && events_ > 0) {
-    const double all = static_cast<double>(events_at_end_ - events_at_begin_) * tokens / static_cast<double>(events_);
-    fmt::print(R"(,"steady_tokens_per_s":{:.1f})", all / (first_ended_s_ - all_began_s_));
+  // Each from its first token to its last, summed over the streams that ran at a time.
+  if (o_.rate == 0 && !tpot_.empty()) {
+    double rate = 0;
+    for (const double seconds : tpot_) rate += 1 / seconds;
+    fmt::print(R"(,"decode_tokens_per_s":{:.1f})", rate / static_cast<double>(tpot_.size()) * o_.streams);
   }
   for (auto& [name, values] :
        {std::pair<const char*, std::vector<double>&>("ttft_ms", ttft_), {"tpot_ms", tpot_}, {"gap_ms", gaps_}}) {

@@ -283,6 +283,9 @@ void add_flags(ServeFlags& f, CLI::App& verb) {
   verb.add_option("--max-body", f.server.max_body, "bytes of a request")
       ->transform(CLI::AsSizeValue(false))
       ->capture_default_str();
+  verb.add_option("--max-bodies", f.server.max_bodies, "bytes of all requests that are being read together")
+      ->transform(CLI::AsSizeValue(false))
+      ->capture_default_str();
   verb.add_option("--max-connections", f.server.max_connections)->capture_default_str();
   verb.add_option("--max-connections-per-address", f.server.max_per_address)->capture_default_str();
   verb.add_flag("--allow-half-close", f.server.allow_half_close, "a client that stops sending has not left");

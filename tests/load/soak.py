@@ -1,0 +1,205 @@
+#!/usr/bin/env python3
+"""Mixed traffic on `nautile serve` for a long time: memory stays flat, overload is refused and not suffered, nothing stays behind.
+
+usage: soak.py BUILD_DIRECTORY [--seconds 600] [--model DIR] [--clients 6]
+
+A tenth of the time warms up; half of it offers ten times the capacity beside the mixed traffic; the rest is mixed traffic
+alone: four dialects, streams and whole answers, structured output, tools, logprobs, several choices, errors, clients that
+leave in prefill and in decode, slow readers. Asserted: every accepted request finishes, every refusal is a 503 or 529 with
+Retry-After, memory does not grow after the warm-up by more than an allowance, and at the end the engine is idle without a
+sequence, a state or a stream.
+"""
+import argparse
+import collections
+import json
+import os
+import pathlib
+import random
+import socket
+import statistics
+import subprocess
+import sys
+import threading
+import time
+
+HERE = pathlib.Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parent / "e2e"))
+from serve_harness import Server, chat, check, events, eventually, head, read_response  # noqa: E402
+
+ALLOWANCE_MB = 12  # between the median of the first and of the last fifth after the warm-up
+SCHEMA = {"type": "object", "properties": {"name": {"type": "string", "maxLength": 8}, "n": {"type": "integer", "minimum": 3, "maximum": 99}}, "required": ["name", "n"], "additionalProperties": False}
+TOOL = {"type": "function", "function": {"name": "get_weather", "parameters": {"type": "object", "properties": {"city": {"type": "string", "maxLength": 12}}, "required": ["city"]}}}
+
+
+class Traffic:
+    def __init__(self, server, clients):
+        self.server, self.over, self.wrong = server, False, []
+        self.counts = collections.Counter()
+        self.threads = [threading.Thread(target=self.client, args=(i,)) for i in range(clients)]
+        for thread in self.threads:
+            thread.start()
+
+    def stop(self):
+        self.over = True
+        for thread in self.threads:
+            thread.join()
+
+    def client(self, number):
+        rng = random.Random(number)
+        while not self.over and not self.wrong:
+            kind = rng.choice([self.streams, self.streams, self.whole, self.whole, self.structured, self.tools, self.many, self.errors, self.leaves, self.leaves, self.slow])
+            try:
+                kind(rng)
+                self.counts[kind.__name__] += 1
+            except (ConnectionError, TimeoutError) as error:
+                self.wrong.append(f"{kind.__name__}: {error!r}")
+            except AssertionError as error:
+                self.wrong.append(f"{kind.__name__}: {error}")
+
+    def body(self, rng, stream):
+        text = rng.choice(["What is {} + {}?", "hello {} {}", "Tell me about {} and {}. " * rng.choice([1, 1, 30])]).replace("{}", str(rng.randrange(100)))
+        n = rng.choice([5, 20, 60])
+        extra = rng.choice([{}, {"temperature": 0}, {"top_k": 5, "presence_penalty": 0.5}, {"stop": ["7"]}, {"seed": rng.randrange(99)}])
+        which = rng.randrange(4)
+        if which == 0:
+            return "/v1/chat/completions", {**chat(text, stream=stream, max_tokens=n), **extra}
+        if which == 1:
+            return "/v1/completions", {"model": "nautile", "prompt": text, "max_tokens": n, "stream": stream, **extra}
+        if which == 2:
+            return "/v1/messages", {**chat(text, stream=stream), "max_tokens": n}
+        return "/v1/responses", {"model": "nautile", "input": text, "stream": stream, "max_output_tokens": n}
+
+    def ask(self, path, body):
+        answer = self.server.post(path, body)
+        if answer.status in (503, 529):
+            check(int(answer.headers.get("retry-after", 0)) >= 1, f"{answer.status} without Retry-After")
+            self.counts["refused"] += 1
+            time.sleep(0.05)
+            return None
+        check(answer.status == 200, f"{answer.status} {answer.body[:300]!r} for {json.dumps(body)[:500]}")
+        return answer
+
+    def streams(self, rng):
+        path, body = self.body(rng, True)
+        answer = self.ask(path, body)
+        if answer:
+            made = events(answer.body)
+            end = {"/v1/messages": "message_stop", "/v1/responses": "response.completed"}.get(path)
+            last = [name for name, data in made if data != "[DONE]"][-1]
+            check(made[-1][1] == "[DONE]" if end is None else last in (end, "response.incomplete"), f"{path}: a stream ends with {made[-1]}")
+
+    def whole(self, rng):
+        answer = self.ask(*self.body(rng, False))
+        if answer:
+            answer.json()
+
+    def structured(self, rng):
+        answer = self.ask("/v1/chat/completions", chat("hello", reasoning_mode="non_think", max_tokens=200, seed=rng.randrange(99), stream=False,
+                                                       response_format={"type": "json_schema", "json_schema": {"name": "x", "schema": {**SCHEMA, "title": str(rng.randrange(300))}}}))
+        if answer and answer.json()["choices"][0]["finish_reason"] == "stop":
+            check(set(json.loads(answer.json()["choices"][0]["message"]["content"])) == {"name", "n"}, f"{answer.body}")
+
+    def tools(self, rng):
+        self.ask("/v1/chat/completions", chat("weather?", tools=[TOOL], tool_choice="required", max_tokens=80, stream=rng.random() < 0.5))
+
+    def many(self, rng):
+        self.ask("/v1/chat/completions", chat("hi", n=rng.choice([2, 4]), logprobs=True, top_logprobs=3, max_tokens=15, stream=rng.random() < 0.5))
+
+    def errors(self, rng):
+        path, body = self.body(rng, False)
+        bad = rng.choice([b"{", b"[]", b'{"a":' * 200, json.dumps({**body, "temperature": 9}).encode(), json.dumps({**body, "model": "other"}).encode(),
+                          json.dumps(chat("x", guided_regex="((")).encode(), json.dumps(chat("word " * 40000)).encode()])
+        status = self.server.post(path, bad).status
+        check(400 <= status < 500 or status in (503, 529), f"{status} for {bad[:200]!r}")
+
+    def send(self, s, rng, long):
+        path, body = "/v1/chat/completions", chat("word " * 3000 + str(rng.random()) if long else f"hello {rng.random()}", stream=rng.random() < 0.7, max_tokens=3000, ignore_eos=True)
+        data = json.dumps(body).encode()
+        s.sendall(head("POST", path, {"Content-Type": "application/json", "Content-Length": len(data)}) + data)
+
+    def leaves(self, rng):
+        with self.server.connect() as s:
+            self.send(s, rng, rng.random() < 0.4)
+            s.settimeout(rng.choice([0.001, 0.02, 0.1]))
+            try:
+                s.recv(2000)
+            except TimeoutError:
+                pass
+            if rng.random() < 0.5:
+                s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\x00\x00\x00\x00\x00\x00\x00")
+
+    def slow(self, rng):
+        with socket.socket() as s:
+            s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            s.settimeout(20)
+            s.connect(("127.0.0.1", self.server.port))
+            self.send(s, rng, False)
+            for _ in range(rng.randrange(10)):
+                if not s.recv(4096):
+                    break
+                time.sleep(0.05)
+
+
+def resident_mb(pid):
+    return int(open(f"/proc/{pid}/statm").read().split()[1]) * 4096 / 1e6
+
+
+def main():
+    flags = argparse.ArgumentParser()
+    flags.add_argument("build", type=pathlib.Path)
+    flags.add_argument("--seconds", type=float, default=600)
+    flags.add_argument("--model", default=str(HERE.parents[1] / "models/nano"))
+    flags.add_argument("--clients", type=int, default=6)
+    o = flags.parse_args()
+    load = str(o.build / "tests/load/serve_load")
+    more = ["--quiet", "--max-connections-per-address", "4096", "--max-sequences", "16", "--max-queue", "64", "--cache-memory", "64MB", "--state-memory", "256MB"]
+    with Server(str(o.build / "nautile"), *more, backend="engine", model=o.model) as server:
+        pid = server.process.pid
+        begin = time.time()
+        curve = []  # seconds, MB
+        stop = threading.Event()
+        def sample():
+            while not stop.wait(2):
+                curve.append((time.time() - begin, resident_mb(pid)))
+        sampler = threading.Thread(target=sample)
+        sampler.start()
+        # Capacity: what it answers when it is kept full.
+        full = json.loads(subprocess.run([load, "--port", str(server.port), "--streams", "16", "--rounds", "8", "--tokens", "128"], stdout=subprocess.PIPE, text=True, check=True).stdout)
+        capacity = full["status"]["200"] / full["seconds"]
+        files = len(os.listdir(f"/proc/{pid}/fd"))
+        traffic = Traffic(server, o.clients)
+        time.sleep(max(0, o.seconds * 0.1 - (time.time() - begin)))
+        warm = time.time() - begin
+        run = subprocess.run([load, "--port", str(server.port), "--rate", f"{10 * capacity:.0f}", "--seconds", str(o.seconds * 0.5), "--tokens", "128", "--pid", str(pid), "--most", "1000"], stdout=subprocess.PIPE, text=True)
+        over = json.loads(run.stdout)
+        print(json.dumps({"capacity_per_s": round(capacity, 1), "overload": over}), flush=True)
+        while time.time() - begin < o.seconds and not traffic.wrong:
+            time.sleep(0.5)
+        traffic.stop()
+        stop.set()
+        sampler.join()
+        check(not traffic.wrong, f"{traffic.wrong[:3]}")
+        # Overload: refused or finished, nothing between.
+        check(set(over["status"]) <= {"200", "503"} and over["status"].get("200", 0) > 0, f"statuses {over['status']}")
+        check(over["failed"] == over["unfinished"] == over["broken"] == over["without_retry_after"] == 0 and run.returncode == 0, "an accepted request did not finish, or a refusal named no time")
+        # Nothing is left.
+        eventually(lambda: server.metric("vllm:num_requests_running") + server.metric("vllm:num_requests_waiting") == 0, 5, "idle")
+        for name in ("nautile_http_inflight", "nautile_sse_streams", "vllm:kv_cache_usage_perc"):
+            check(server.metric(name) == 0, f"{name} is {server.metric(name)}")
+        check(server.metric("nautile_kv_bytes") == server.metric("nautile_kv_cache_bytes"), "a state is left")
+        eventually(lambda: len(os.listdir(f"/proc/{pid}/fd")) <= files + 2, 5, "no descriptor is left")
+        # Memory.
+        after = [mb for at, mb in curve if at > warm]
+        fifth = max(1, len(after) // 5)
+        growth = statistics.median(after[-fifth:]) - statistics.median(after[:fifth])
+        minute = {f"{int(at // 60)}": round(mb, 1) for at, mb in curve}  # the last sample of each minute
+        print(json.dumps({"seconds": round(time.time() - begin), "warm_up_s": round(warm), "requests": dict(traffic.counts), "resident_mb_by_minute": minute, "resident_most_mb": round(max(after), 1), "growth_mb": round(growth, 1)}))
+        check(growth <= ALLOWANCE_MB, f"memory grew by {growth:.1f} MB after the warm-up")
+        check(server.stop() == 0, "a clean end")
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except AssertionError as error:
+        sys.exit(f"FAILED: {error}")
