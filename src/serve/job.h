@@ -27,6 +27,7 @@ struct JobSettings {
   bool reasoning_alias = false;
   bool per_request_metrics = false;
   std::string client, scope;  // for the engine: whose turn it is, whose prefixes it may share
+  std::string cache_owner;    // whose share of the cache it fills
   std::string owner;          // of replays
   std::string script;         // x-script
 };
