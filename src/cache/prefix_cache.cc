@@ -90,8 +90,8 @@ std::shared_ptr<DiskRead> PrefixCache::prefetch(CacheScope scope, std::span<cons
   const uint64_t block_bytes = PrefixTree::kNodeBytes + layout_->block_bytes();
   const int64_t fits =
       static_cast<int64_t>(std::min(options_.budget_bytes, options_.owner_budget_bytes) / block_bytes) * kBlockTokens;
-  auto read = disk_->read(scope, ids, tokens, known.blocks, nearest == nullptr ? 0 : nearest->end,
-                          std::min(max_tokens, fits));
+  auto read =
+      disk_->read(scope, ids, tokens, known.blocks, nearest == nullptr ? 0 : nearest->end, std::min(max_tokens, fits));
   if (read != nullptr) read->owner = owner.value_or(scope);
   return read;
 }
@@ -103,8 +103,8 @@ bool PrefixCache::poll(const std::shared_ptr<DiskRead>& read) {
   const Snapshot snapshot = std::exchange(read->snapshot, {});
   if (snapshot.length == 0) return true;
   const std::span ids = std::span(read->ids).first(snapshot.blocks.size());
-  if (PrefixTree::Node* node =
-          tree_.insert(read->scope, read->owner, ids, std::span(read->tokens).first(ids.size() * kBlockTokens), snapshot)) {
+  if (PrefixTree::Node* node = tree_.insert(read->scope, read->owner, ids,
+                                            std::span(read->tokens).first(ids.size() * kBlockTokens), snapshot)) {
     node->from_disk = true;
     lost_.erase(node->id);
   }

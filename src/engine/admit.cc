@@ -47,9 +47,8 @@ Verdict EngineLoop::offer(Sequence& sequence) {
   if (cached && held_by_another(sequence)) return Verdict::kSkip;
   if (cached && !sequence.asked_disk) {
     sequence.asked_disk = true;
-    if (auto read =
-            cache_->prefetch(sequence.scope, sequence.tokens, static_cast<int64_t>(sequence.tokens.size()) - 1,
-                             sequence.cache_owner)) {
+    if (auto read = cache_->prefetch(sequence.scope, sequence.tokens, static_cast<int64_t>(sequence.tokens.size()) - 1,
+                                     sequence.cache_owner)) {
       reads_.emplace(sequence.id, std::move(read));
     }
   }

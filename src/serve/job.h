@@ -71,7 +71,7 @@ class Job final : public Paced, public std::enable_shared_from_this<Job> {
     std::shared_ptr<Output> output;
     std::unique_ptr<Generation> generation;
     uint32_t polled = 0;
-    std::vector<TokenId> turn;  // all tokens so far, when they may have to be replayed
+    std::vector<TokenId> turn;   // all tokens so far, when they may have to be replayed
     std::string held_reasoning;  // of stream_reasoning: false
   };
   std::optional<ApiError> submit_all();
@@ -106,7 +106,7 @@ class Job final : public Paced, public std::enable_shared_from_this<Job> {
   std::unique_ptr<http::Timer> queue_timer_;
   // True while a turn is to come, so that the engine's threads need not ask for one.
   std::shared_ptr<std::atomic<bool>> scheduled_ = std::make_shared<std::atomic<bool>>(false);
-  bool replays_ = false;  // the turn may come back: tools are declared
+  bool replays_ = false;    // the turn may come back: tools are declared
   double next_turn_s_ = 0;  // not before
   std::vector<TokenEvent> events_;
   std::vector<Piece> pieces_;
