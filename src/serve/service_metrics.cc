@@ -82,7 +82,7 @@ std::string Service::metrics_page() const {
   counter("nautile_busy_seconds_total", "Time in forward passes.", stats.busy_s);
   gauge("nautile_engine_phase_seconds", "Time in the engine's present phase.", stats.phase_s,
         label("phase", stats.phase));
-  gauge("nautile_replay_bytes", "Bytes of reasoning kept for replay.", static_cast<double>(replay_.bytes()));
+  gauge("nautile_replay_bytes", "Bytes of turns kept for replay.", static_cast<double>(replay_.bytes()));
   gauge("nautile_build_info", "What is running.", 1,
         label("version", options_.version) + "," +
             label("effort_profile", backend_ ? name_of(backend_->model.profile) : "") + "," +
