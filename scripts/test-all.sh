@@ -89,6 +89,8 @@ step "end to end"
 python3 tests/e2e/serve_transport.py build/asan/nautile
 python3 tests/e2e/serve_api.py build/asan/nautile
 python3 tests/e2e/serve_nano.py build/asan/nautile models/nano
+python3 tests/e2e/serve_agent.py build/release/nautile models/nano
+"${NAUTILE_CLIENTS_PYTHON:-${NAUTILE_PYTHON:-python3}}" tests/e2e/serve_schemas.py build/release/nautile models/nano
 python3 tests/e2e/chat_cli.py build/asan/nautile models/nano
 python3 tests/e2e/readme_examples.py build/release/nautile || [ $? -eq 77 ] # 77: no curl, no port
 python3 tests/e2e/serve_page.py build/release/nautile models/nano || [ $? -eq 77 ] # 77: no chromium here

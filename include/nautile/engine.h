@@ -45,6 +45,7 @@ struct GenerateRequest {
 
   // Only requests of one scope share cached prefixes: a tenant, a key, a salt.
   std::string cache_scope;
+  std::string cache_owner;  // whose share of the cache it counts to; empty: the scope's own
   bool use_cache = true;  // false: neither read nor write it
   bool speculate = true;
 

@@ -24,6 +24,7 @@ struct DiskRead {
 
   // What was asked: whole blocks, and where snapshots are, longest first.
   CacheScope scope;
+  CacheScope owner;  // whose share of the memory it counts to
   std::vector<PrefixId> ids;
   std::vector<int32_t> tokens;
   std::vector<int64_t> lengths;

@@ -24,7 +24,7 @@ PrefixCache::PrefixCache(std::shared_ptr<const CacheLayout> layout, PrefixCacheO
       options_(options),
       disk_(disk),
       hasher_(disk != nullptr ? disk->hasher() : PrefixHasher(random_prefix_key(), {})),
-      tree_(options.budget_bytes, options.scope_budget_bytes, [this](const PrefixTree::Node& node) { evicting(node); }),
+      tree_(options.budget_bytes, options.owner_budget_bytes, [this](const PrefixTree::Node& node) { evicting(node); }),
       canary_(options.canary_seed) {}
 
 PrefixCache::~PrefixCache() = default;
@@ -64,9 +64,10 @@ CacheHit PrefixCache::find(CacheScope scope, std::span<const int32_t> tokens, in
   return hit;
 }
 
-void PrefixCache::insert(CacheScope scope, std::span<const int32_t> tokens, const Snapshot& snapshot) {
+void PrefixCache::insert(CacheScope scope, std::span<const int32_t> tokens, const Snapshot& snapshot,
+                         std::optional<CacheScope> owner) {
   const std::vector<PrefixId> ids = hasher_.chain(scope, tokens);
-  PrefixTree::Node* node = ids.empty() ? nullptr : tree_.insert(scope, ids, tokens, snapshot);
+  PrefixTree::Node* node = ids.empty() ? nullptr : tree_.insert(scope, owner.value_or(scope), ids, tokens, snapshot);
   if (node == nullptr) {
     ++counts_.rejected;
     return;
@@ -77,7 +78,8 @@ void PrefixCache::insert(CacheScope scope, std::span<const int32_t> tokens, cons
   if (disk_ != nullptr) disk_->write(scope, ids, tokens, PrefixTree::snapshot(*node));
 }
 
-std::shared_ptr<DiskRead> PrefixCache::prefetch(CacheScope scope, std::span<const int32_t> tokens, int64_t max_tokens) {
+std::shared_ptr<DiskRead> PrefixCache::prefetch(CacheScope scope, std::span<const int32_t> tokens, int64_t max_tokens,
+                                                std::optional<CacheScope> owner) {
   if (disk_ == nullptr) return nullptr;
   const std::vector<PrefixId> ids = hasher_.chain(scope, tokens);
   PrefixTree::Node* common = tree_.match(scope, ids, tokens);
@@ -87,9 +89,11 @@ std::shared_ptr<DiskRead> PrefixCache::prefetch(CacheScope scope, std::span<cons
   // What would not fit the tree is not worth reading.
   const uint64_t block_bytes = PrefixTree::kNodeBytes + layout_->block_bytes();
   const int64_t fits =
-      static_cast<int64_t>(std::min(options_.budget_bytes, options_.scope_budget_bytes) / block_bytes) * kBlockTokens;
-  return disk_->read(scope, ids, tokens, known.blocks, nearest == nullptr ? 0 : nearest->end,
-                     std::min(max_tokens, fits));
+      static_cast<int64_t>(std::min(options_.budget_bytes, options_.owner_budget_bytes) / block_bytes) * kBlockTokens;
+  auto read =
+      disk_->read(scope, ids, tokens, known.blocks, nearest == nullptr ? 0 : nearest->end, std::min(max_tokens, fits));
+  if (read != nullptr) read->owner = owner.value_or(scope);
+  return read;
 }
 
 bool PrefixCache::poll(const std::shared_ptr<DiskRead>& read) {
@@ -99,8 +103,8 @@ bool PrefixCache::poll(const std::shared_ptr<DiskRead>& read) {
   const Snapshot snapshot = std::exchange(read->snapshot, {});
   if (snapshot.length == 0) return true;
   const std::span ids = std::span(read->ids).first(snapshot.blocks.size());
-  if (PrefixTree::Node* node =
-          tree_.insert(read->scope, ids, std::span(read->tokens).first(ids.size() * kBlockTokens), snapshot)) {
+  if (PrefixTree::Node* node = tree_.insert(read->scope, read->owner, ids,
+                                            std::span(read->tokens).first(ids.size() * kBlockTokens), snapshot)) {
     node->from_disk = true;
     lost_.erase(node->id);
   }
@@ -139,7 +143,7 @@ void PrefixCache::evicting(const PrefixTree::Node& node) {
     ids[--i] = n->id;
     std::ranges::copy(n->tokens, tokens.begin() + static_cast<std::ptrdiff_t>(i * kBlockTokens));
   }
-  disk_->write(node.share->scope, ids, tokens, PrefixTree::snapshot(node));
+  disk_->write(node.scope, ids, tokens, PrefixTree::snapshot(node));
 }
 
 // A path that memory serves would look unused on disk.

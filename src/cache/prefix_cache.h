@@ -6,6 +6,7 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <random>
 #include <span>
 #include <string_view>
@@ -23,7 +24,7 @@ struct DiskRead;
 
 struct PrefixCacheOptions {
   uint64_t budget_bytes = 0;  // of the tree, all included; blocks that sequences hold as well count here too
-  uint64_t scope_budget_bytes = UINT64_MAX;  // of one scope in it; a scope that floods its share evicts its own
+  uint64_t owner_budget_bytes = UINT64_MAX;  // of one owner in it; who floods his share evicts his own
   int64_t snapshot_spacing = 2048;           // tokens between snapshots of a long prefill, a multiple of 128
   // The share of hits, 0 to 1, that are marked `verify`: the engine recomputes those and compares (rows_equal).
   double canary_share = 0;
@@ -62,13 +63,16 @@ class PrefixCache {
   CacheHit find(CacheScope scope, std::span<const int32_t> tokens, int64_t max_tokens);
 
   // Remembers the snapshot of exactly `tokens`. Blocks already in the tree are kept and the snapshot's own dropped.
+  // Whose share it counts to: `owner`, else the scope itself. Scopes share nothing, whoever owns them.
   // Precondition: tokens.size() == snapshot.length, a multiple of 128, not 0.
-  void insert(CacheScope scope, std::span<const int32_t> tokens, const Snapshot& snapshot);
+  void insert(CacheScope scope, std::span<const int32_t> tokens, const Snapshot& snapshot,
+              std::optional<CacheScope> owner = {});
 
   // Starts reading the longest prefix that disk has and memory has not; null when there is none (go on with find()).
   // Ask poll() between steps; once it says true, what could be read is in memory, and find() returns it. Dropping the
   // handle gives up the read.
-  std::shared_ptr<DiskRead> prefetch(CacheScope scope, std::span<const int32_t> tokens, int64_t max_tokens);
+  std::shared_ptr<DiskRead> prefetch(CacheScope scope, std::span<const int32_t> tokens, int64_t max_tokens,
+                                     std::optional<CacheScope> owner = {});
   bool poll(const std::shared_ptr<DiskRead>& read);
 
   // Where a prefill from `begin` to `end` should pause to take snapshots, ascending, each a multiple of 128 in

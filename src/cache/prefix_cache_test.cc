@@ -145,7 +145,7 @@ TEST_CASE("the bytes are those of the nodes and snapshots that are there, and no
     tokens.insert(tokens.end(), more.begin(), more.end());
     if (tokens.empty()) continue;
     const auto ids = hasher.chain(kScope, tokens);
-    REQUIRE(tree.insert(kScope, ids, tokens, snapshot_of(*layout, tokens)) != nullptr);
+    REQUIRE(tree.insert(kScope, kScope, ids, tokens, snapshot_of(*layout, tokens)) != nullptr);
     alive[ids.back()] = ids;
     REQUIRE(tree.snapshots() == alive.size());
     std::set<PrefixId> needed;
@@ -193,7 +193,7 @@ TEST_CASE("what saves least for its bytes goes first, what is used stays") {
 TEST_CASE("a scope that floods its share evicts its own and nobody else's") {
   const auto layout = small_layout();
   std::mt19937_64 random(8);
-  PrefixCache cache(layout, {.budget_bytes = 300'000, .scope_budget_bytes = 100'000});
+  PrefixCache cache(layout, {.budget_bytes = 300'000, .owner_budget_bytes = 100'000});
   const Tokens mine = random_tokens(random, 640);
   cache.insert(kScope, mine, snapshot_of(*layout, mine));
   for (int i = 0; i < 500; ++i) {
@@ -206,6 +206,34 @@ TEST_CASE("a scope that floods its share evicts its own and nobody else's") {
   const Tokens huge = random_tokens(random, 128 * 60);
   cache.insert(kScope, huge, snapshot_of(*layout, huge));
   CHECK(cache.stats().rejected == 1);
+}
+
+TEST_CASE("an owner of many scopes has one share, and no other owner's prefix goes for it") {
+  const auto layout = small_layout();
+  std::mt19937_64 random(9);
+  PrefixCache cache(layout, {.budget_bytes = 300'000, .owner_budget_bytes = 100'000});
+  const CacheScope me{1, 1}, flooder{2, 2};
+  const Tokens mine = random_tokens(random, 640);
+  cache.insert(kScope, mine, snapshot_of(*layout, mine), me);
+  for (uint64_t i = 0; i < 300; ++i) {
+    const CacheScope scope{77, i};
+    const Tokens flood = random_tokens(random, 640);
+    cache.insert(scope, flood, snapshot_of(*layout, flood), flooder);
+    for (int use = 0; use < 3; ++use) CHECK(cache.find(scope, flood, 640).tokens == 640);
+    CHECK(cache.stats().bytes <= 130'000);
+    CHECK(cache.find({78, i}, flood, 640).tokens == 0);
+  }
+  CHECK(cache.find(kScope, mine, 640).tokens == 640);
+  // A path has one owner: the second does not end up with blocks that only the first may evict.
+  Tokens longer = mine;
+  const Tokens rest = random_tokens(random, 128 * 4);
+  longer.insert(longer.end(), rest.begin(), rest.end());
+  cache.insert(kScope, longer, snapshot_of(*layout, longer), flooder);
+  for (int i = 0; i < 50; ++i) {
+    const Tokens flood = random_tokens(random, 1280);
+    cache.insert(kOther, flood, snapshot_of(*layout, flood), flooder);
+  }
+  CHECK(cache.find(kScope, longer, 128 * 9).tokens == 128 * 9);
 }
 
 TEST_CASE("snapshots are planned at the spacing, at the last block and where prompts leave each other") {

@@ -5,16 +5,16 @@
 
 namespace nautile {
 
-PrefixTree::PrefixTree(uint64_t budget_bytes, uint64_t scope_budget_bytes, std::function<void(const Node&)> evicting)
+PrefixTree::PrefixTree(uint64_t budget_bytes, uint64_t owner_budget_bytes, std::function<void(const Node&)> evicting)
     : budget_bytes_(budget_bytes),
-      scope_budget_bytes_(std::min(budget_bytes, scope_budget_bytes)),
+      owner_budget_bytes_(std::min(budget_bytes, owner_budget_bytes)),
       evicting_(std::move(evicting)) {}
 
 PrefixTree::Node* PrefixTree::match(CacheScope scope, std::span<const PrefixId> ids, std::span<const int32_t> tokens) {
   Node* deepest = nullptr;
   for (size_t i = 0; i < ids.size(); ++i) {
     const auto found = nodes_.find(ids[i]);
-    if (found == nodes_.end() || found->second.parent != deepest || found->second.share->scope != scope) {
+    if (found == nodes_.end() || found->second.parent != deepest || found->second.scope != scope) {
       break;
     }
     if (!std::ranges::equal(found->second.tokens, tokens.subspan(i * kBlockTokens, kBlockTokens))) break;
@@ -44,16 +44,19 @@ void PrefixTree::touch(Node& node) {
   rerank(node);
 }
 
-PrefixTree::Node* PrefixTree::insert(CacheScope scope, std::span<const PrefixId> ids, std::span<const int32_t> tokens,
-                                     const Snapshot& snapshot) {
+PrefixTree::Node* PrefixTree::insert(CacheScope scope, CacheScope owner, std::span<const PrefixId> ids,
+                                     std::span<const int32_t> tokens, const Snapshot& snapshot) {
   uint64_t alone = kSnapshotBytes + snapshot.bytes();
   for (const auto& block : snapshot.blocks) alone += kNodeBytes + block->size();
-  if (alone > scope_budget_bytes_) return nullptr;
-  Share& share = shares_[scope];
-  share.scope = scope;
-  Node* node = add_path(share, ids, tokens, snapshot);
+  if (alone > owner_budget_bytes_) return nullptr;
+  // All of a path counts to one owner, so that an owner over its share has something of its own to evict.
+  const auto first = ids.empty() ? nodes_.end() : nodes_.find(ids.front());
+  if (first != nodes_.end() && first->second.scope == scope) owner = first->second.share->owner;
+  Share& share = shares_[owner];
+  share.owner = owner;
+  Node* node = add_path(scope, share, ids, tokens, snapshot);
   if (node == nullptr) {
-    if (const auto empty = shares_.find(scope); empty != shares_.end() && empty->second.bytes == 0)
+    if (const auto empty = shares_.find(owner); empty != shares_.end() && empty->second.bytes == 0)
       shares_.erase(empty);
     return nullptr;
   }
@@ -70,15 +73,15 @@ PrefixTree::Node* PrefixTree::insert(CacheScope scope, std::span<const PrefixId>
     rerank_below(*node);
     if (Node* before = nearest_snapshot(node->parent, node->end)) rerank(*before);
   }
-  while (share.bytes > scope_budget_bytes_) evict_one(share.order, node);
+  while (share.bytes > owner_budget_bytes_) evict_one(share.order, node);
   while (bytes_ > budget_bytes_) evict_one(order_, node);
   return node;
 }
 
 // The node at the end of the path, made as far as it is not there; null when an id on it names something else.
-PrefixTree::Node* PrefixTree::add_path(Share& share, std::span<const PrefixId> ids, std::span<const int32_t> tokens,
-                                       const Snapshot& snapshot) {
-  Node* node = match(share.scope, ids, tokens);
+PrefixTree::Node* PrefixTree::add_path(CacheScope scope, Share& share, std::span<const PrefixId> ids,
+                                       std::span<const int32_t> tokens, const Snapshot& snapshot) {
+  Node* node = match(scope, ids, tokens);
   Node* const fork = node;
   for (size_t i = node == nullptr ? 0 : static_cast<size_t>(node->end / kBlockTokens); i < ids.size(); ++i) {
     const auto [place, fresh] = nodes_.try_emplace(ids[i]);
@@ -88,6 +91,7 @@ PrefixTree::Node* PrefixTree::add_path(Share& share, std::span<const PrefixId> i
     }
     Node& child = place->second;
     child.id = ids[i];
+    child.scope = scope;
     child.share = &share;
     child.parent = node;
     child.end = static_cast<int64_t>(i + 1) * kBlockTokens;
@@ -122,7 +126,7 @@ void PrefixTree::prune(Node* node) {
     Share& share = *node->share;
     discount(share, node_bytes(*node));
     nodes_.erase(node->id);
-    if (share.bytes == 0) shares_.erase(CacheScope(share.scope));
+    if (share.bytes == 0) shares_.erase(CacheScope(share.owner));
     node = parent;
   }
   // The only branch left is now alone in needing the blocks above.

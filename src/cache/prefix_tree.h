@@ -4,8 +4,8 @@
 // and snapshots take and never exceeds the budget between calls; a node's id and its tokens agree.
 // Eviction (GreedyDual): a snapshot's rank is the clock at its last use plus the tokens it saves per byte it frees; the
 // lowest goes first, and the clock moves up to its rank. What it saves is what would be recomputed from the snapshot
-// before it; what it frees is its rows and the blocks that nothing else needs. A scope that has its whole share evicts
-// its own.
+// before it; what it frees is its rows and the blocks that nothing else needs. An owner that has its whole share evicts
+// its own; a prefix counts to whom its first block does.
 // Thread-safety: one caller at a time. Nodes live until the next insert().
 #pragma once
 
@@ -25,14 +25,15 @@ class PrefixTree {
   // By rank, the next to be evicted first. No two ranks are equal.
   using Rank = std::pair<double, uint64_t>;
   using Order = std::map<Rank, Node*>;
-  // What one scope has.
+  // What one owner has: all of one or of several scopes.
   struct Share {
-    CacheScope scope;
+    CacheScope owner;
     uint64_t bytes = 0;
     Order order;
   };
   struct Node {
     PrefixId id;
+    CacheScope scope;
     Share* share = nullptr;
     Node* parent = nullptr;
     int64_t end = 0;  // tokens up to and with this block
@@ -58,7 +59,7 @@ class PrefixTree {
   static constexpr size_t kSnapshotBytes = 160;
 
   // `evicting` sees each snapshot just before it goes, while its path is whole.
-  PrefixTree(uint64_t budget_bytes, uint64_t scope_budget_bytes, std::function<void(const Node&)> evicting);
+  PrefixTree(uint64_t budget_bytes, uint64_t owner_budget_bytes, std::function<void(const Node&)> evicting);
 
   // The deepest node of `scope` on the path of `ids` whose tokens are `tokens`; null when there is none.
   Node* match(CacheScope scope, std::span<const PrefixId> ids, std::span<const int32_t> tokens);
@@ -71,20 +72,20 @@ class PrefixTree {
   void touch(Node& node);
   // Adds the snapshot of `tokens` with the blocks that are not there yet and evicts others until all fit. Blocks that
   // are there stay; a snapshot that is there is touched, and replaced when the new one has seen more drafts. Null when
-  // it does not fit a budget alone, or (never yet seen) its id is taken by other tokens.
-  Node* insert(CacheScope scope, std::span<const PrefixId> ids, std::span<const int32_t> tokens,
+  // it does not fit a budget alone, or (never yet seen) its id is taken by other tokens. What is new counts to `owner`.
+  Node* insert(CacheScope scope, CacheScope owner, std::span<const PrefixId> ids, std::span<const int32_t> tokens,
                const Snapshot& snapshot);
 
   uint64_t bytes() const { return bytes_; }
   size_t blocks() const { return nodes_.size(); }
   size_t snapshots() const { return order_.size(); }
-  size_t scopes() const { return shares_.size(); }
+  size_t owners() const { return shares_.size(); }
   uint64_t evictions() const { return evictions_; }
 
  private:
   static uint64_t node_bytes(const Node& node) { return kNodeBytes + node.block->size(); }
   uint64_t freed_bytes(const Node& node) const;
-  Node* add_path(Share& share, std::span<const PrefixId> ids, std::span<const int32_t> tokens,
+  Node* add_path(CacheScope scope, Share& share, std::span<const PrefixId> ids, std::span<const int32_t> tokens,
                  const Snapshot& snapshot);
   void count(Share& share, uint64_t bytes) { bytes_ += bytes, share.bytes += bytes; }
   void discount(Share& share, uint64_t bytes) { bytes_ -= bytes, share.bytes -= bytes; }
@@ -94,11 +95,11 @@ class PrefixTree {
   void rerank(Node& node);
   void rerank_below(Node& node);
 
-  uint64_t budget_bytes_, scope_budget_bytes_;
+  uint64_t budget_bytes_, owner_budget_bytes_;
   std::function<void(const Node&)> evicting_;
   std::unordered_map<PrefixId, Node, Hash128Hasher> nodes_;  // addresses are stable
   std::unordered_map<CacheScope, Share, Hash128Hasher> shares_;
-  Order order_;  // of all scopes
+  Order order_;  // of all owners
   uint64_t bytes_ = 0, evictions_ = 0, serial_ = 0;
   double clock_ = 0;
 };

@@ -47,8 +47,8 @@ Verdict EngineLoop::offer(Sequence& sequence) {
   if (cached && held_by_another(sequence)) return Verdict::kSkip;
   if (cached && !sequence.asked_disk) {
     sequence.asked_disk = true;
-    if (auto read =
-            cache_->prefetch(sequence.scope, sequence.tokens, static_cast<int64_t>(sequence.tokens.size()) - 1)) {
+    if (auto read = cache_->prefetch(sequence.scope, sequence.tokens, static_cast<int64_t>(sequence.tokens.size()) - 1,
+                                     sequence.cache_owner)) {
       reads_.emplace(sequence.id, std::move(read));
     }
   }
@@ -164,7 +164,7 @@ Sequence* EngineLoop::make_room(Sequence& sequence, int64_t tokens) {
 void EngineLoop::preempt(Sequence& sequence) {
   if (sequence.turn_end && cache_ != nullptr) {
     cache_->insert(sequence.scope, std::span(sequence.tokens).first(static_cast<size_t>(sequence.turn_end->length)),
-                   *sequence.turn_end);
+                   *sequence.turn_end, sequence.cache_owner);
   }
   release(sequence);
   sequence.draft.clear();
@@ -203,7 +203,7 @@ void EngineLoop::finish(Sequence& sequence, EndReason reason) {
     // The end of a turn is where the next request of a conversation will branch off.
     if (sequence.turn_end && cache_ != nullptr && reason != EndReason::kFailed) {
       cache_->insert(sequence.scope, std::span(sequence.tokens).first(static_cast<size_t>(sequence.turn_end->length)),
-                     *sequence.turn_end);
+                     *sequence.turn_end, sequence.cache_owner);
     }
     release(sequence);
   }

@@ -26,6 +26,7 @@ struct EngineOptions {
   int64_t context_tokens = 0;  // of one sequence, at most; 0: the model's own
   uint64_t state_bytes = 0;    // for running sequences; 0: from the machine's free memory
   uint64_t cache_bytes = 0;    // for the prefix cache; 0: from the machine's free memory
+  uint64_t cache_owner_bytes = 0;  // of one cache owner in it, at most; 0: all
   bool prefix_cache = true;
   int64_t snapshot_spacing = 2048;               // tokens, a multiple of 128
   double canary_share = 0;                       // of cache hits that are computed again and compared

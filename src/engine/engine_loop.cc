@@ -156,6 +156,7 @@ Result<std::unique_ptr<LocalEngine>> start_engine(LoadedModel& model, const Engi
     }
     PrefixCacheOptions cache_options;
     cache_options.budget_bytes = options.cache_bytes;
+    if (options.cache_owner_bytes > 0) cache_options.owner_budget_bytes = options.cache_owner_bytes;
     cache_options.snapshot_spacing = options.snapshot_spacing;
     cache_options.canary_share = options.canary_share;
     cache = std::make_unique<PrefixCache>(model.layout(), cache_options, disk.get());
@@ -260,6 +261,7 @@ Result<std::unique_ptr<Generation>> EngineLoop::submit(GenerateRequest request) 
   auto sequence = std::make_unique<Sequence>();
   sequence->max_tokens = limit_of(request);
   sequence->scope = scope_of(request.cache_scope);
+  sequence->cache_owner = request.cache_owner.empty() ? sequence->scope : scope_of(request.cache_owner);
   sequence->prompt_size = request.prompt.size();
   sequence->tokens = std::move(request.prompt);
   sequence->tokens.reserve(sequence->prompt_size + static_cast<size_t>(sequence->max_tokens));

@@ -23,7 +23,7 @@ struct Sequence {
 
   std::vector<TokenId> tokens;  // prompt and output; never reallocated once submitted
   size_t prompt_size = 0;
-  CacheScope scope;
+  CacheScope scope, cache_owner;
   bool asked_disk = false;               // whether the disk tier has been asked for its prompt
   int64_t max_tokens = 0;                // of output, clamped to the context
   std::unique_ptr<SequenceState> state;  // while admitted; holds a prefix of `tokens`

@@ -262,7 +262,7 @@ void EngineLoop::keep_snapshots(Sequence& s, int64_t from) {
   if (s.canary && s.canary->length == at) compare_canary(s);
   Snapshot snapshot = snapshot_at(*s.state, at);
   if (point || at % cache_->options().snapshot_spacing == 0) {
-    cache_->insert(s.scope, std::span(s.tokens).first(static_cast<size_t>(at)), snapshot);
+    cache_->insert(s.scope, std::span(s.tokens).first(static_cast<size_t>(at)), snapshot, s.cache_owner);
   }
   if (decoding) s.turn_end = std::move(snapshot);
 }

@@ -109,6 +109,7 @@ GenerateRequest Job::request_for(const Choice& choice, int k) const {
   request.guide = choice.output->guide(choice.output);
   request.prompt_logprobs = ask_.prompt_logprobs;
   request.cache_scope = settings_.scope;
+  request.cache_owner = settings_.cache_owner;
   request.client = settings_.client;
   request.priority = ask_.priority;
   if (settings_.request_timeout_s > 0) request.deadline_s = settings_.request_timeout_s;

@@ -27,6 +27,7 @@ struct JobSettings {
   bool reasoning_alias = false;
   bool per_request_metrics = false;
   std::string client, scope;  // for the engine: whose turn it is, whose prefixes it may share
+  std::string cache_owner;    // whose share of the cache it fills
   std::string owner;          // of replays
   std::string script;         // x-script
 };
@@ -71,7 +72,7 @@ class Job final : public Paced, public std::enable_shared_from_this<Job> {
     std::shared_ptr<Output> output;
     std::unique_ptr<Generation> generation;
     uint32_t polled = 0;
-    std::vector<TokenId> turn;  // all tokens so far, when they may have to be replayed
+    std::vector<TokenId> turn;   // all tokens so far, when they may have to be replayed
     std::string held_reasoning;  // of stream_reasoning: false
   };
   std::optional<ApiError> submit_all();
@@ -106,7 +107,7 @@ class Job final : public Paced, public std::enable_shared_from_this<Job> {
   std::unique_ptr<http::Timer> queue_timer_;
   // True while a turn is to come, so that the engine's threads need not ask for one.
   std::shared_ptr<std::atomic<bool>> scheduled_ = std::make_shared<std::atomic<bool>>(false);
-  bool replays_ = false;  // the turn may come back: tools are declared
+  bool replays_ = false;    // the turn may come back: tools are declared
   double next_turn_s_ = 0;  // not before
   std::vector<TokenEvent> events_;
   std::vector<Piece> pieces_;

@@ -4,7 +4,8 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <nlohmann/json.hpp>
+
+#include "base/json.h"
 
 namespace nautile::serve {
 namespace {
@@ -39,7 +40,8 @@ size_t Replay::bytes() const {
   size_t size = sizeof(Replay) + reasoning.size() + content.size();
   for (const HistoryCall& call : calls) {
     size += sizeof(HistoryCall) + call.id.size() + call.name.size();
-    for (const Argument& argument : call.arguments) size += sizeof(Argument) + argument.name.size() + argument.value.size();
+    for (const Argument& argument : call.arguments)
+      size += sizeof(Argument) + argument.name.size() + argument.value.size();
   }
   if (generated) size += sizeof(GeneratedTurn) + generated->tokens.size() * sizeof(TokenId);
   return size;

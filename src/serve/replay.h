@@ -20,9 +20,11 @@ namespace nautile::serve {
 struct Replay {
   std::string reasoning, content;
   std::vector<HistoryCall> calls;
-  std::shared_ptr<const GeneratedTurn> generated;  // null if what was sent is not all that was generated, or is not known
+  std::shared_ptr<const GeneratedTurn>
+      generated;  // null if what was sent is not all that was generated, or is not known
 
-  // What a client sent back is this turn: same text, same calls with the same arguments, whatever their order and spaces.
+  // What a client sent back is this turn: same text, same calls with the same arguments, whatever their order and
+  // spaces.
   bool is(const Message& message) const;
   size_t bytes() const;
 };
@@ -51,8 +53,8 @@ class ReplayStore {
   std::unordered_map<std::string, Place> places_;
 };
 
-// An answer without calls is known by the last call before it, how many messages ago that was, and its own text; empty if
-// there was no call. `messages` are those before the answer.
+// An answer without calls is known by the last call before it, how many messages ago that was, and its own text; empty
+// if there was no call. `messages` are those before the answer.
 std::string answer_id(std::span<const Message> messages, const std::string& content);
 
 }  // namespace nautile::serve

@@ -124,6 +124,7 @@ void Service::prepared(std::shared_ptr<Prepared> work) {
   // Prefixes are shared within a key and, inside it, within a user or salt; global scope is for single tenants.
   if (!options_.cache_global) {
     settings.scope = work->client.name + "\n" + (!ask.user.empty() ? ask.user : ask.cache_salt);
+    if (work->client.key != nullptr) settings.cache_owner = "key\n" + work->client.name;
   }
   settings.script = std::string(work->exchange->request.header("x-script"));
   metrics_.count("nautile_requests_by_mode_total",

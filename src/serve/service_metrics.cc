@@ -83,7 +83,7 @@ std::string Service::metrics_page() const {
   gauge("nautile_engine_phase_seconds", "Time in the engine's present phase.", stats.phase_s,
         label("phase", stats.phase));
   gauge("nautile_responses_bytes", "Bytes of stored responses.", static_cast<double>(responses_.bytes()));
-  gauge("nautile_replay_bytes", "Bytes of reasoning kept for replay.", static_cast<double>(replay_.bytes()));
+  gauge("nautile_replay_bytes", "Bytes of turns kept for replay.", static_cast<double>(replay_.bytes()));
   gauge("nautile_build_info", "What is running.", 1,
         label("version", options_.version) + "," +
             label("effort_profile", backend_ ? name_of(backend_->model.profile) : "") + "," +

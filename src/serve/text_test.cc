@@ -86,7 +86,8 @@ TEST_CASE("the replay store forgets the oldest and keeps owners apart") {
 }
 
 TEST_CASE("a turn that comes back is the same turn whatever the spaces and the order of its arguments") {
-  const Replay turn{"why", "text", {{"call_1", "f", {{"a", false, "{\"x\": 1, \"y\": [2.0]}"}, {"b", true, "s"}}}}, nullptr};
+  const Replay turn{
+      "why", "text", {{"call_1", "f", {{"a", false, "{\"x\": 1, \"y\": [2.0]}"}, {"b", true, "s"}}}}, nullptr};
   Message message;
   message.role = Role::kAssistant;
   message.reasoning_content = "why";

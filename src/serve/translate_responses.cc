@@ -49,14 +49,14 @@ class ItemsReader {
     Json message = {{"role", "assistant"}, {"content", text_}};
     if (!reasoning_.empty()) message["reasoning_content"] = reasoning_;
     if (!calls_.empty()) message["tool_calls"] = calls_;
-    if (!text_.empty() || !calls_.empty() || !reasoning_.empty()) add(std::move(message));
-    open_ = false;
+    if (said_ || !calls_.empty() || !reasoning_.empty()) add(std::move(message));
+    open_ = said_ = false;
     text_.clear();
     reasoning_.clear();
     calls_ = Json::array();
   }
   void turn(bool begins) {
-    if (begins && open_ && (!text_.empty() || !calls_.empty())) flush();
+    if (begins && open_ && (said_ || !calls_.empty())) flush();
     open_ = true;
   }
 
@@ -147,7 +147,8 @@ class ItemsReader {
     if (content == nullptr) return fail("missing_required_parameter", "is missing", where + ".content");
     const std::string text = text_parts(*content, where + ".content");
     if (role == "assistant") {
-      turn(!text_.empty() || !calls_.empty());
+      turn(said_ || !calls_.empty());
+      said_ = true;  // an empty text is a turn too, as it is in chat
       text_ += text;
       return;
     }
@@ -222,7 +223,7 @@ class ItemsReader {
   const TranslateContext& context_;
   FieldNotes& notes_;
   Json request_ = Json::object();
-  bool open_ = false;
+  bool open_ = false, said_ = false;  // a turn of the assistant; with a message in it
   std::string text_, reasoning_;
   Json calls_ = Json::array();
 };

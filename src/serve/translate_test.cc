@@ -163,6 +163,31 @@ TEST_CASE("the three chat dialects make the same prompt of the same conversation
   CHECK(a->prompts == c->prompts);
 }
 
+TEST_CASE("an empty answer is a turn in every dialect") {
+  World w;
+  std::string chat, messages, responses;
+  auto a = translate_chat(*parse_body(chat = R"({"model":"m","messages":[{"role":"user","content":"q"},
+    {"role":"assistant","content":""},{"role":"user","content":"r"}]})",
+                                      128),
+                          w.context);
+  auto b = translate_messages(
+      *parse_body(messages = R"({"model":"m","max_tokens":9,"messages":[{"role":"user","content":"q"},
+    {"role":"assistant","content":[{"type":"text","text":""}]},{"role":"user","content":"r"}]})",
+                  128),
+      w.context, false);
+  auto c = translate_responses(*parse_body(responses = R"({"model":"m","input":[{"role":"user","content":"q"},
+    {"role":"assistant","content":[{"type":"output_text","text":""}]},{"role":"user","content":"r"}]})",
+                                           128),
+                               w.context);
+  for (auto* ask : {&a, &b, &c}) {
+    REQUIRE(ask->ok());
+    CHECK_FALSE(prepare(**ask, w.context));
+    CHECK((*ask)->conversation.messages.size() == 3);
+  }
+  CHECK(a->prompts == b->prompts);
+  CHECK(a->prompts == c->prompts);
+}
+
 TEST_CASE("a turn that was made here is its own tokens, unless the client changed it") {
   World w;
   // The same text in other tokens: byte by byte.
@@ -171,21 +196,28 @@ TEST_CASE("a turn that was made here is its own tokens, unless the client change
   std::vector<TokenId> single(256, -1);
   for (size_t id = 0; id < w.tokenizer.size(); ++id) {
     const std::string_view bytes = w.tokenizer.bytes_of(static_cast<TokenId>(id));
-    if (bytes.size() == 1 && !w.tokenizer.is_added(static_cast<TokenId>(id))) single[static_cast<uint8_t>(bytes[0])] = static_cast<TokenId>(id);
+    if (bytes.size() == 1 && !w.tokenizer.is_added(static_cast<TokenId>(id)))
+      single[static_cast<uint8_t>(bytes[0])] = static_cast<TokenId>(id);
   }
   auto spell = [&](std::string_view text) {
     for (const char c : text) {
-      if (c == '|') made.tokens.push_back(w.model.tokens.dsml);
-      else made.tokens.push_back(single[static_cast<uint8_t>(c)]);
+      if (c == '|')
+        made.tokens.push_back(w.model.tokens.dsml);
+      else
+        made.tokens.push_back(single[static_cast<uint8_t>(c)]);
     }
   };
   spell("think of it");
   made.tokens.push_back(w.model.tokens.think_close);
-  spell("\n\n<|tool_calls>\n<|invoke name=\"f\">\n<|parameter name=\"x\" string=\"false\">1e5</|parameter>\n</|invoke>\n</|tool_calls>");
-  w.replay.keep("me", "call_9", {"think of it", "", {{"call_9", "f", {{"x", false, "1e5"}}}}, std::make_shared<GeneratedTurn>(made)});
+  spell(
+      "\n\n<|tool_calls>\n<|invoke name=\"f\">\n<|parameter name=\"x\" "
+      "string=\"false\">1e5</|parameter>\n</|invoke>\n</|tool_calls>");
+  w.replay.keep("me", "call_9",
+                {"think of it", "", {{"call_9", "f", {{"x", false, "1e5"}}}}, std::make_shared<GeneratedTurn>(made)});
   auto prompt = [&](const std::string& assistant, const std::string& fields = "") {
     std::string body = R"({"model":"m","messages":[{"role":"user","content":"q"},{"role":"assistant",)" + assistant +
-                       R"(},{"role":"tool","content":"out"}],"tools":[{"type":"function","function":{"name":"f"}}])" + fields + "}";
+                       R"(},{"role":"tool","content":"out"}],"tools":[{"type":"function","function":{"name":"f"}}])" +
+                       fields + "}";
     auto ask = translate_chat(*parse_body(body, 128), w.context);
     REQUIRE_MESSAGE(ask.ok(), ask.error().message);
     CHECK_FALSE(prepare(*ask, w.context));
@@ -193,7 +225,8 @@ TEST_CASE("a turn that was made here is its own tokens, unless the client change
     const bool exact = std::search(ids.begin(), ids.end(), made.tokens.begin(), made.tokens.end()) != ids.end();
     return std::pair(exact, ask->replay);
   };
-  const std::string call = R"("tool_calls":[{"id":"call_9","type":"function","function":{"name":"f","arguments":"{\"x\":100000}"}}])";
+  const std::string call =
+      R"("tool_calls":[{"id":"call_9","type":"function","function":{"name":"f","arguments":"{\"x\":100000}"}}])";
   CHECK(prompt(call) == std::pair(true, std::string("exact")));
   CHECK(prompt(R"("reasoning_content":"think of it",)" + call) == std::pair(true, std::string("client")));
   CHECK(prompt(R"("reasoning_content":"other",)" + call) == std::pair(false, std::string("client")));

@@ -267,8 +267,8 @@ Result<std::vector<Segment>> render(const Conversation& conversation, const Enco
           return Status(Code::kInvalidArgument, "reasoning to go on from was given, but the mode is non_think",
                         "messages, the last one's reasoning_content", "ask for a thinking mode, or give content");
         }
-        const bool as_generated =
-            message->generated && message->generated->thinking == reasons && !message->wo_eos && !options.literal_specials;
+        const bool as_generated = message->generated && message->generated->thinking == reasons && !message->wo_eos &&
+                                  !options.literal_specials;
         const size_t place = as_generated ? out.place() : 0;
         if (reasons) {
           out.text(message->reasoning_content);

@@ -54,7 +54,8 @@ struct Message {
   std::optional<std::string> response_format{};  // system or developer: a schema, as Python's json.dumps prints it
   Task task = Task::kNone;
   bool wo_eos = false;  // assistant, last: the turn stays open and the model goes on from here
-  std::shared_ptr<const GeneratedTurn> generated{};  // assistant: stands for the text above wherever the opener is its own
+  std::shared_ptr<const GeneratedTurn>
+      generated{};  // assistant: stands for the text above wherever the opener is its own
 };
 
 struct ToolChoice {

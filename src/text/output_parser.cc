@@ -388,6 +388,10 @@ ParsedMessage OutputParser::finish(OutputEnd end, std::vector<OutputEvent>& out)
   release_literal();
   if (state_ == State::kStray) state_ = stray_from_;
   if (state_ == State::kReasoning || state_ == State::kContent) {
+    // Cut where a block of calls was about to begin: a "<" on a line of its own is its tag's.
+    const bool opening = end == OutputEnd::kLimit && !options_.tools.empty() && held_.ends_with('<') &&
+                         (held_.size() > 1 || !text_begun_);
+    if (opening) held_.clear();
     flush_held();
     leave_text();
   }

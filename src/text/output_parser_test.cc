@@ -237,6 +237,11 @@ TEST_CASE("cut by the limit") {
   CHECK(parse_all_ways(answering(), kOpen + call + kClose, OutputEnd::kLimit).message.finish ==
         FinishReason::kToolCalls);
   CHECK(parse_all_ways(answering(), "text", OutputEnd::kLimit).message.finish == FinishReason::kLength);
+  // Cut behind the first byte of a block.
+  CHECK(parse_all_ways(answering(), "text\n\n<", OutputEnd::kLimit).message.content == "text");
+  CHECK(parse_all_ways(answering(), "\n\n<", OutputEnd::kLimit).message.content == "");
+  CHECK(parse_all_ways(answering(), "a <", OutputEnd::kLimit).message.content == "a <");
+  CHECK(parse_all_ways(answering(), "text\n\n<", OutputEnd::kEndOfTurn).message.content == "text\n\n<");
   CHECK(parse_all_ways(answering(), "text", OutputEnd::kStopString).message.finish == FinishReason::kStop);
 }
 
@@ -267,7 +272,8 @@ TEST_CASE("tokens decide by id, not by spelling") {
   };
   const std::string output = "r🐦\n</think>\npre\n\n" + kOpen + invoke("f", parameter("a", "x🐦", true)) + kClose;
   CHECK(same(feed(thinking(), {{output + "<｜end▁of▁sentence｜>more", true}}), parse(thinking(), {output})));
-  const auto quoted = feed(thinking(), {{"the tag </think> and " + kOpen + ".", false}, {"</think>", true}, {"a", false}});
+  const auto quoted =
+      feed(thinking(), {{"the tag </think> and " + kOpen + ".", false}, {"</think>", true}, {"a", false}});
   CHECK(quoted.reasoning == "the tag </think> and " + kOpen + ".");
   CHECK(quoted.content == "a");
 }

@@ -179,11 +179,13 @@ Result<std::vector<TokenId>> Tokenizer::encode(std::span<const Segment> segments
     text += segments[i].text;
     if (!segments[i].ids.empty()) {  // the first takes the text's place, the others stand behind it
       found.push_back({begin, text.size(), segments[i].ids[0]});
-      for (size_t k = 1; k < segments[i].ids.size(); ++k) found.push_back({text.size(), text.size(), segments[i].ids[k]});
+      for (size_t k = 1; k < segments[i].ids.size(); ++k)
+        found.push_back({text.size(), text.size(), segments[i].ids[k]});
       continue;
     }
     if (!segments[i].may_contain_specials) continue;
-    for (; i + 1 < segments.size() && segments[i + 1].may_contain_specials && segments[i + 1].ids.empty(); ++i) text += segments[i + 1].text;
+    for (; i + 1 < segments.size() && segments[i + 1].may_contain_specials && segments[i + 1].ids.empty(); ++i)
+      text += segments[i + 1].text;
     const std::string_view part = std::string_view(text).substr(begin);
     find_added(part, begin, 0, found);
   }

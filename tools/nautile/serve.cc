@@ -260,6 +260,9 @@ void add_flags(ServeFlags& f, CLI::App& verb) {
       ->transform(CLI::AsSizeValue(false));
   verb.add_option("--cache-memory", f.engine.cache_bytes, "bytes for the prefix cache; 0 is what is free")
       ->transform(CLI::AsSizeValue(false));
+  verb.add_option("--cache-scope-budget", f.engine.cache_owner_bytes,
+                  "bytes of the prefix cache that one key may fill (without keys: one user or salt); 0 is all")
+      ->transform(CLI::AsSizeValue(false));
   verb.add_flag("!--no-prefix-cache", f.engine.prefix_cache, "compute every prompt anew");
   verb.add_option("--cache-directory", f.engine.disk_directory, "the prefix cache's tier on disk");
   verb.add_option("--cache-disk", f.engine.disk_bytes, "its bytes")->transform(CLI::AsSizeValue(false));
