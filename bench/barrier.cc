@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "sys/clock.h"
+#include "sys/machine.h"
 #include "sys/probe.h"
 #include "sys/threads.h"
 

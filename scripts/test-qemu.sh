@@ -17,7 +17,7 @@ as Haswell 240 "$build/src/kernels/test_kernels"
 echo "qemu64: kernel tests"
 as qemu64 120 "$build/src/kernels/test_kernels"
 echo "qemu64: the program picks its kernels, and says what it lacks for others"
-answer=$(as qemu64 120 "$build/nautile" run models/nano --quiet --prompt "What is 48 + 75?")
+answer=$(as qemu64 120 "$build/nautile" run models/nano --prompt "What is 48 + 75?")
 echo "$answer"
 grep -q 123 <<<"$answer"
 said=$(as qemu64 60 "$build/nautile" run models/nano --isa avx2 --prompt hi 2>&1 || true)
