@@ -80,16 +80,7 @@ class Server:
             self.reader.join(0.5)
             print("".join(line for line in self.lines if '"request_id"' not in line)[-4000:], file=sys.stderr)
         if self.process.poll() is None:
-            if kind is None and any(name in os.path.basename(os.path.dirname(os.path.abspath(self.process.args[0]))) for name in ("asan", "tsan")):
-                self.process.terminate()  # twice: at once, but so that a sanitizer has its say
-                time.sleep(0.05)
-                self.process.terminate()
-                try:
-                    self.process.wait(20)
-                except subprocess.TimeoutExpired:
-                    pass
-            if self.process.poll() is None:
-                self.process.kill()
+            self.process.kill()
             self.process.wait()
         self.reader.join(1)
         found = [line for line in self.lines if "Sanitizer" in line or "runtime error:" in line]
