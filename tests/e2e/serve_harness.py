@@ -82,6 +82,10 @@ class Server:
         if self.process.poll() is None:
             self.process.kill()
             self.process.wait()
+        self.reader.join(1)
+        found = [line for line in self.lines if "Sanitizer" in line or "runtime error:" in line]
+        if found and kind is None:
+            raise AssertionError("".join(self.lines[self.lines.index(found[0]):][:60]))
 
 
 class Response:

@@ -129,7 +129,7 @@ def attacks(nautile):
 def large_bodies(nautile):
     """Many large requests at once: those for which there is no room are refused, and have room again afterwards."""
     with Server(nautile, "--max-body", "100000", "--max-bodies", "150000") as server:
-        body = json.dumps(chat("x" * 80000)).encode()
+        body = json.dumps(chat(unknown="x" * 80000)).encode()
         begun = head("POST", "/v1/chat/completions", {**JSON, "Content-Length": len(body)})
         with server.connect() as s:
             s.sendall(begun + body[:-1])
@@ -138,7 +138,7 @@ def large_bodies(nautile):
             eventually(lambda: refused().status == 503, what="no room")
             answer = refused()
             check(answer.code() == "server_overloaded" and int(answer.headers["retry-after"]) >= 1, "503 with a time")
-            check(server.post("/v1/messages", {**chat("x" * 80000), "max_tokens": 5}).status == 529, "529 in Messages")
+            check(server.post("/v1/messages", {**chat(unknown="x" * 80000), "max_tokens": 5}).status == 529, "529 in Messages")
             chunks = begun.split(b"Content-Length")[0] + b"Transfer-Encoding: chunked\r\n\r\n" + b"%x\r\n" % len(body) + body + b"\r\n0\r\n\r\n"
             check(server.raw(chunks).status == 503, "chunked too")
             check(server.post("/v1/chat/completions", chat()).status == 200, "small ones have room")

@@ -55,6 +55,7 @@ int run(const std::string& directory, int batch, int tokens) {
       request.prompt = load::must(model->tokenizer().encode(text, true), "encode");
       request.max_tokens = request.min_tokens = tokens;
       request.end_tokens = {ends.eos, ends.bos, ends.user, ends.assistant};
+      request.speculate = false;
       request.sampling.seed = static_cast<uint64_t>(round * batch + i);
       request.event_capacity = static_cast<size_t>(tokens) + 16;
       running.push_back(load::must(engine->submit(std::move(request)), "submit"));

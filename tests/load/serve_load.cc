@@ -388,7 +388,7 @@ void Client::report(double begin, double end) {
   // Each from its first token to its last, summed over the streams that ran at a time.
   if (o_.rate == 0 && !tpot_.empty()) {
     double rate = 0;
-    for (const double seconds : tpot_) rate += 1 / seconds;
+    for (const double seconds : tpot_) rate += seconds > 0 ? 1 / seconds : 0;
     fmt::print(R"(,"decode_tokens_per_s":{:.1f})", rate / static_cast<double>(tpot_.size()) * o_.streams);
   }
   for (auto& [name, values] :

@@ -26,6 +26,7 @@ HERE = pathlib.Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "e2e"))
 from serve_harness import Server, chat, check, events, eventually, head, read_response  # noqa: E402
 
+WAIT_S = 200  # longest that an accepted request may take while ten times too much is offered
 ALLOWANCE_MB = 12  # between the median of the first and of the last fifth after the warm-up
 SCHEMA = {"type": "object", "properties": {"name": {"type": "string", "maxLength": 8}, "n": {"type": "integer", "minimum": 3, "maximum": 99}}, "required": ["name", "n"], "additionalProperties": False}
 TOOL = {"type": "function", "function": {"name": "get_weather", "parameters": {"type": "object", "properties": {"city": {"type": "string", "maxLength": 12}}, "required": ["city"]}}}
@@ -69,8 +70,12 @@ class Traffic:
             return "/v1/messages", {**chat(text, stream=stream), "max_tokens": n}
         return "/v1/responses", {"model": "nautile", "input": text, "stream": stream, "max_output_tokens": n}
 
+    def post(self, path, body):
+        data = body if isinstance(body, bytes) else json.dumps(body).encode()
+        return self.server.raw(head("POST", path, {"Content-Type": "application/json", "Content-Length": len(data)}) + data, WAIT_S)
+
     def ask(self, path, body):
-        answer = self.server.post(path, body)
+        answer = self.post(path, body)
         if answer.status in (503, 529):
             check(int(answer.headers.get("retry-after", 0)) >= 1, f"{answer.status} without Retry-After")
             self.counts["refused"] += 1
@@ -109,7 +114,7 @@ class Traffic:
         path, body = self.body(rng, False)
         bad = rng.choice([b"{", b"[]", b'{"a":' * 200, json.dumps({**body, "temperature": 9}).encode(), json.dumps({**body, "model": "other"}).encode(),
                           json.dumps(chat("x", guided_regex="((")).encode(), json.dumps(chat("word " * 40000)).encode()])
-        status = self.server.post(path, bad).status
+        status = self.post(path, bad).status
         check(400 <= status < 500 or status in (503, 529), f"{status} for {bad[:200]!r}")
 
     def send(self, s, rng, long):
@@ -131,7 +136,7 @@ class Traffic:
     def slow(self, rng):
         with socket.socket() as s:
             s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-            s.settimeout(20)
+            s.settimeout(WAIT_S)
             s.connect(("127.0.0.1", self.server.port))
             self.send(s, rng, False)
             for _ in range(rng.randrange(10)):
@@ -178,22 +183,23 @@ def main():
         traffic.stop()
         stop.set()
         sampler.join()
-        check(not traffic.wrong, f"{traffic.wrong[:3]}")
-        # Overload: refused or finished, nothing between.
-        check(set(over["status"]) <= {"200", "503"} and over["status"].get("200", 0) > 0, f"statuses {over['status']}")
-        check(over["failed"] == over["unfinished"] == over["broken"] == over["without_retry_after"] == 0 and run.returncode == 0, "an accepted request did not finish, or a refusal named no time")
-        # Nothing is left.
-        eventually(lambda: server.metric("vllm:num_requests_running") + server.metric("vllm:num_requests_waiting") == 0, 5, "idle")
-        for name in ("nautile_http_inflight", "nautile_sse_streams", "vllm:kv_cache_usage_perc"):
-            check(server.metric(name) == 0, f"{name} is {server.metric(name)}")
-        check(server.metric("nautile_kv_bytes") == server.metric("nautile_kv_cache_bytes"), "a state is left")
-        eventually(lambda: len(os.listdir(f"/proc/{pid}/fd")) <= files + 2, 5, "no descriptor is left")
         # Memory.
         after = [mb for at, mb in curve if at > warm]
         fifth = max(1, len(after) // 5)
         growth = statistics.median(after[-fifth:]) - statistics.median(after[:fifth])
         minute = {f"{int(at // 60)}": round(mb, 1) for at, mb in curve}  # the last sample of each minute
         print(json.dumps({"seconds": round(time.time() - begin), "warm_up_s": round(warm), "requests": dict(traffic.counts), "resident_mb_by_minute": minute, "resident_most_mb": round(max(after), 1), "growth_mb": round(growth, 1)}))
+        check(not traffic.wrong, f"{traffic.wrong[:3]}")
+        # Overload: refused or finished, nothing between.
+        check(set(over["status"]) <= {"200", "503"} and over["status"].get("200", 0) > 0, f"statuses {over['status']}")
+        check(over["failed"] == over["unfinished"] == over["broken"] == over["without_retry_after"] == 0 and run.returncode == 0, "an accepted request did not finish, or a refusal named no time")
+        # Nothing is left.
+        eventually(lambda: server.metric("vllm:num_requests_running") + server.metric("vllm:num_requests_waiting") == 0, 5, "idle")
+        eventually(lambda: server.metric("nautile_http_inflight") == 0, 5, "no job is left")
+        for name in ("nautile_http_inflight", "nautile_sse_streams"):
+            check(server.metric(name) == 0, f"{name} is {server.metric(name)}")
+        check(server.metric("nautile_kv_bytes") == server.metric("nautile_kv_cache_bytes"), "a state is left")
+        eventually(lambda: len(os.listdir(f"/proc/{pid}/fd")) <= files + 2, 5, "no descriptor is left")
         check(growth <= ALLOWANCE_MB, f"memory grew by {growth:.1f} MB after the warm-up")
         check(server.stop() == 0, "a clean end")
 
