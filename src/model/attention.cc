@@ -45,11 +45,12 @@ AttentionLayer::AttentionLayer(const ModelConfig& config) : compress_frequencies
 
 void AttentionLayer::operator()(Step& step, size_t layer, int ratio, const Attention& weights, const float* x,
                                 float* y) {
-  queries(step, ratio, weights, x);
-  window_keys(step, ratio, weights, x);
-  if (ratio != 0) compress(step, layer, ratio, weights, x);
+  project(step, ratio, weights, x);
+  queries(step, ratio, weights);
+  window_keys(step, ratio, weights);
+  if (ratio != 0) compress(step, layer, ratio, weights);
   if (ratio == 4) {
-    index_queries(step, weights.indexer, x);
+    index_queries(step, weights.indexer);
     step.clock.enter(Op::kScores);
     choice_(step, layer, index_q_.floats(0), index_w_.floats(0), weights.indexer.weights_proj.rows,
             weights.indexer.wq_b.rows / weights.indexer.weights_proj.rows);
@@ -71,15 +72,41 @@ void AttentionLayer::operator()(Step& step, size_t layer, int ratio, const Atten
   }
 }
 
-// qr = rms(wq_a x); q = rope(headrms(wq_b qr))
-void AttentionLayer::queries(Step& step, int ratio, const Attention& weights, const float* x) {
-  const size_t tokens = step.count(), rank = weights.wq_a.rows, width = weights.wq_b.rows;
-  const size_t dim = static_cast<size_t>(step.config.head_dim), rope = static_cast<size_t>(step.config.rope_dim);
-  float *qr = qr_.floats(tokens * rank), *q = q_.floats(tokens * width);
+// Everything that is a product of x, in one phase: wq_a x, wkv x, the compressors' rows, the indexer's weights. Then
+// what is one of qr = rms(wq_a x): the queries, the indexer's too.
+void AttentionLayer::project(Step& step, int ratio, const Attention& weights, const float* x) {
+  const size_t tokens = step.count(), d = weights.wq_a.cols, rank = weights.wq_a.rows;
+  const Indexer& indexer = weights.indexer;
+  float *qr = qr_.floats(tokens * rank), *kv = kv_.floats(tokens * weights.wkv.rows),
+        *q = q_.floats(tokens * weights.wq_b.rows);
   step.clock.enter(Op::kProjections);
-  linear_(step, weights.wq_a, x, weights.wq_a.cols, tokens, qr, rank, Rounding::kOfficial);
+  products_.clear();
+  products_.push_back({weights.wq_a, x, d, qr, rank, Rounding::kOfficial});
+  products_.push_back({weights.wkv, x, d, kv, weights.wkv.rows, Rounding::kOfficial});
+  if (ratio != 0) entries_.add_products(step, weights.compressor, ratio, x, 0, products_);
+  if (ratio == 4) {
+    keys_.add_products(step, indexer.compressor, ratio, x, 2 * weights.compressor.wkv.rows, products_);
+    const size_t heads = indexer.weights_proj.rows;
+    products_.push_back({indexer.weights_proj, x, d, index_w_.floats(tokens * heads), heads, Rounding::kOutput});
+  }
+  linear_(step, products_, tokens);
+  if (ratio != 0) entries_.add_positions(step, weights.compressor);
+  if (ratio == 4) keys_.add_positions(step, indexer.compressor);
   rms_norm(step, qr, rank, weights.q_norm, qr, tokens);
-  linear_(step, weights.wq_b, qr, rank, tokens, q, width, Rounding::kOfficial);
+  products_.clear();
+  products_.push_back({weights.wq_b, qr, rank, q, weights.wq_b.rows, Rounding::kOfficial});
+  if (ratio == 4) {
+    const size_t width = indexer.wq_b.rows;
+    products_.push_back({indexer.wq_b, qr, rank, index_q_.floats(tokens * width), width, Rounding::kOfficial});
+  }
+  linear_(step, products_, tokens);
+}
+
+// q = rope(headrms(wq_b qr))
+void AttentionLayer::queries(Step& step, int ratio, const Attention& weights) {
+  const size_t tokens = step.count(), width = weights.wq_b.rows;
+  const size_t dim = static_cast<size_t>(step.config.head_dim), rope = static_cast<size_t>(step.config.rope_dim);
+  float* q = q_.floats(0);
   step.clock.enter(Op::kQueries);
   const RopeTable& table = step.rope(ratio);
   const Elements& elements = step.kernels.elements;
@@ -96,12 +123,10 @@ void AttentionLayer::queries(Step& step, int ratio, const Attention& weights, co
 }
 
 // kv = fp8q(rope(rms(wkv x))), kept aside as this step's cache rows
-void AttentionLayer::window_keys(Step& step, int ratio, const Attention& weights, const float* x) {
+void AttentionLayer::window_keys(Step& step, int ratio, const Attention& weights) {
   const size_t tokens = step.count(), dim = weights.wkv.rows, rope = static_cast<size_t>(step.config.rope_dim);
   const KvLayout& kv_layout = step.runs[0].state->layout().shape().kv;
-  float* kv = kv_.floats(tokens * dim);
-  step.clock.enter(Op::kProjections);
-  linear_(step, weights.wkv, x, weights.wkv.cols, tokens, kv, dim, Rounding::kOfficial);
+  float* kv = kv_.floats(0);
   step.clock.enter(Op::kRows);
   step_rows_.resize(std::max(step_rows_.size(), tokens * kv_layout.row_bytes()));
   const RopeTable& table = step.rope(ratio);
@@ -148,11 +173,8 @@ void AttentionLayer::store_key(Step& step, const Compressor& compressor, int64_t
 }
 
 // Advances the compressors and writes every entry and key whose last token is in this step.
-void AttentionLayer::compress(Step& step, size_t layer, int ratio, const Attention& weights, const float* x) {
+void AttentionLayer::compress(Step& step, size_t layer, int ratio, const Attention& weights) {
   const size_t dim = weights.compressor.norm.size();
-  step.clock.enter(Op::kProjections);
-  entries_.project(step, weights.compressor, ratio, x, 0);
-  if (ratio == 4) keys_.project(step, weights.indexer.compressor, ratio, x, 2 * weights.compressor.wkv.rows);
   step.clock.enter(Op::kRows);
   float* pooled = pooled_.floats(static_cast<size_t>(step.pool.threads()) * dim);
   for (const TokenRun& run : step.runs) {
@@ -174,13 +196,10 @@ void AttentionLayer::compress(Step& step, size_t layer, int ratio, const Attenti
 }
 
 // qi = fp4q(had(rope(wq_b qr))); w = weights_proj x / sqrt(dim * heads)
-void AttentionLayer::index_queries(Step& step, const Indexer& indexer, const float* x) {
-  const size_t tokens = step.count(), width = indexer.wq_b.rows, heads = indexer.weights_proj.rows, dim = width / heads;
+void AttentionLayer::index_queries(Step& step, const Indexer& indexer) {
+  const size_t tokens = step.count(), heads = indexer.weights_proj.rows, dim = indexer.wq_b.rows / heads;
   const size_t rope = static_cast<size_t>(step.config.rope_dim);
-  float *q = index_q_.floats(tokens * width), *w = index_w_.floats(tokens * heads);
-  step.clock.enter(Op::kProjections);
-  linear_(step, indexer.wq_b, qr_.floats(0), indexer.wq_b.cols, tokens, q, width, Rounding::kOfficial);
-  linear_(step, indexer.weights_proj, x, indexer.weights_proj.cols, tokens, w, heads, Rounding::kOutput);
+  float *q = index_q_.floats(0), *w = index_w_.floats(0);
   const float scale = 1 / std::sqrt(static_cast<float>(dim)) / std::sqrt(static_cast<float>(heads));
   step.clock.enter(Op::kQueries);
   const RopeTable& table = step.compress_rope;
@@ -280,10 +299,12 @@ void AttentionLayer::output(Step& step, const Attention& weights, float* y) {
   const size_t tokens = step.count(), groups = static_cast<size_t>(step.config.o_groups);
   const size_t in = weights.wo_a.cols, rank = weights.wo_a.rows / groups;
   float *o = out_.floats(0), *low = low_.floats(tokens * groups * rank);
+  products_.clear();
   for (size_t g = 0; g < groups; ++g) {
-    linear_(step, weights.wo_a, o + g * in, groups * in, tokens, low, groups * rank, Rounding::kOutput, g * rank,
-            (g + 1) * rank);
+    products_.push_back({weights.wo_a, o + g * in, groups * in, low, groups * rank, Rounding::kOutput, g * rank,
+                         (g + 1) * rank});
   }
+  linear_(step, products_, tokens);
   linear_(step, weights.wo_b, low, groups * rank, tokens, y, weights.wo_b.rows, Rounding::kOfficial);
 }
 

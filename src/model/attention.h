@@ -24,10 +24,11 @@ class AttentionLayer {
     size_t entries = 0;  // entries 0, 1, ... of the run at hand that stand there already
   };
 
-  void queries(Step& step, int ratio, const Attention& weights, const float* x);
-  void window_keys(Step& step, int ratio, const Attention& weights, const float* x);
-  void compress(Step& step, size_t layer, int ratio, const Attention& weights, const float* x);
-  void index_queries(Step& step, const Indexer& indexer, const float* x);
+  void project(Step& step, int ratio, const Attention& weights, const float* x);
+  void queries(Step& step, int ratio, const Attention& weights);
+  void window_keys(Step& step, int ratio, const Attention& weights);
+  void compress(Step& step, size_t layer, int ratio, const Attention& weights);
+  void index_queries(Step& step, const Indexer& indexer);
   void attend(Step& step, size_t layer, int ratio, const Attention& weights);
   std::span<const std::byte* const> attended_rows(Step& step, const TokenRun& run, size_t layer, int ratio, size_t t,
                                                   RowList& list);
@@ -40,6 +41,7 @@ class AttentionLayer {
 
   std::vector<float> compress_frequencies_;
   Linear linear_;
+  std::vector<Product> products_;  // of the phase at hand
   WindowRows entries_, keys_;
   EntryChoice choice_;
   Buffer qr_, q_, kv_, out_, low_, index_q_, index_w_, scratch_, pooled_;

@@ -6,55 +6,105 @@
 namespace nautile {
 namespace {
 
-// An item of work reads about so many bytes of weights, unless that would be more than a tenth of a worker's share.
+// An item of work reads about so many bytes of weights, unless that would be more than a tenth of a worker's share of
+// the call.
 constexpr size_t kItemBytes = 128 << 10;
 constexpr size_t kTokenBlock = 64;
 // Up to so many tokens the caller narrows the input by itself: waking the others would take longer.
 constexpr size_t kFewTokens = 4;
 
-// Rows an item: whole tiles, or a multiple of what the kernels for rows take at once.
-size_t rows_an_item(const WeightView& weight, size_t rows, size_t tokens, size_t threads) {
+// Rows an item: whole tiles, or a multiple of what the kernels for rows take at once. `most`: bytes.
+size_t rows_an_item(const WeightView& weight, size_t tokens, size_t most) {
   const size_t unit = weight.layout == WeightLayout::kTiles ? kTileRows : tokens <= kFewTokens ? 4 : 12;
-  const size_t wanted = std::min(kItemBytes / weight.row_bytes(), rows / (10 * threads));
-  return std::max<size_t>(1, wanted / unit) * unit;
+  return std::max<size_t>(1, most / weight.row_bytes() / unit) * unit;
 }
 
 }  // namespace
 
-void Linear::operator()(Step& step, const WeightView& weight, const float* x, size_t x_stride, size_t tokens, float* y,
-                        size_t y_stride, Rounding rounding, size_t row_begin, size_t row_end) {
-  if (tokens == 0) return;
-  row_end = std::min(row_end, weight.rows);
-  const bool official = rounding == Rounding::kOfficial;
-  const ActivationFormat format = activation_format(step, weight);
-  x_.resize(std::max(x_.size(), tokens));
-  y_.resize(std::max(y_.size(), tokens));
-  for (size_t t = 0; t < tokens; ++t) y_[t] = y + t * y_stride;
-  if (format == ActivationFormat::kF32 && weight.layout == WeightLayout::kRows &&
-      !(official && quantises_input(step, weight))) {
-    for (size_t t = 0; t < tokens; ++t) x_[t] = reinterpret_cast<const std::byte*>(x + t * x_stride);
-  } else {
-    inputs_.shape(step, weight, tokens);
-    step.pool.for_range(tokens, kFewTokens, [&](int, size_t begin, size_t end) {
-      for (size_t t = begin; t < end; ++t) inputs_.write(step, t, x + t * x_stride, official);
-    });
-    for (size_t t = 0; t < tokens; ++t) x_[t] = inputs_.row(t);
+// Finds or makes the input of products[index].
+size_t Linear::input_of(const Step& step, std::span<const Product> products, size_t index, size_t tokens) {
+  const Product& p = products[index];
+  const ActivationFormat format = activation_format(step, p.weight);
+  const bool official = p.rounding == Rounding::kOfficial && quantises_input(step, p.weight);
+  const bool as_it_is = format == ActivationFormat::kF32 && p.weight.layout == WeightLayout::kRows && !official;
+  for (size_t i = 0; i < input_count_; ++i) {
+    const Input& in = inputs_[i];
+    const WeightView& other = in.product->weight;
+    if (in.product->x == p.x && in.product->x_stride == p.x_stride && in.official == official &&
+        in.as_it_is == as_it_is && other.cols == p.weight.cols && activation_format(step, other) == format &&
+        other.layout == p.weight.layout &&
+        padded_cols(other.format, other.cols) == padded_cols(p.weight.format, p.weight.cols)) {
+      return i;
+    }
   }
-  const bool round = rounding != Rounding::kNone && step.policy.round_bf16;
+  if (inputs_.size() == input_count_) inputs_.emplace_back();
+  Input& in = inputs_[input_count_];
+  in.product = &p;
+  in.official = official;
+  in.as_it_is = as_it_is;
+  in.at.resize(std::max(in.at.size(), tokens));
+  if (as_it_is) {
+    for (size_t t = 0; t < tokens; ++t) in.at[t] = reinterpret_cast<const std::byte*>(p.x + t * p.x_stride);
+  } else {
+    in.rows.shape(step, p.weight, tokens);
+    for (size_t t = 0; t < tokens; ++t) in.at[t] = in.rows.row(t);
+  }
+  return input_count_++;
+}
+
+void Linear::operator()(Step& step, std::span<const Product> products, size_t tokens) {
+  if (tokens == 0) return;
   const size_t threads = static_cast<size_t>(step.pool.threads());
-  const size_t rows = rows_an_item(weight, row_end - row_begin, tokens, threads);
-  // Items stand on the grid of whole tiles, whatever the range.
-  const size_t first = row_begin / rows, row_items = (row_end + rows - 1) / rows - first;
-  // A matrix of few rows is cut by tokens as well.
-  const size_t block = row_items < 4 * threads && tokens >= 2 * kTokenBlock ? kTokenBlock : tokens;
-  const size_t blocks = (tokens + block - 1) / block;
-  step.pool.for_items(row_items * blocks, [&](int, size_t item) {
-    const size_t begin = std::max(row_begin, (first + item % row_items) * rows);
-    const size_t end = std::min(row_end, (first + item % row_items + 1) * rows);
-    const size_t token = item / row_items * block, count = std::min(block, tokens - token);
-    step.kernels.matmul({weight, format, x_.data() + token, y_.data() + token, 0, count, begin, end});
-    if (!round) return;
-    for (size_t t = token; t < token + count; ++t) step.kernels.elements.round_bf16(y_[t] + begin, end - begin);
+  if (works_.size() < products.size()) works_.resize(products.size());
+  input_count_ = 0;
+  size_t all_bytes = 0;
+  for (size_t i = 0; i < products.size(); ++i) {
+    const Product& p = products[i];
+    Work& work = works_[i];
+    work.input = input_of(step, products, i, tokens);
+    work.begin = p.row_begin;
+    work.end = std::min(p.row_end, p.weight.rows);
+    all_bytes += (work.end - work.begin) * p.weight.row_bytes();
+    work.y.resize(std::max(work.y.size(), tokens));
+    for (size_t t = 0; t < tokens; ++t) work.y[t] = p.y + t * p.y_stride;
+  }
+  const size_t narrowed = std::all_of(inputs_.begin(), inputs_.begin() + static_cast<std::ptrdiff_t>(input_count_),
+                                      [](const Input& in) { return in.as_it_is; })
+                              ? 0
+                              : input_count_ * tokens;
+  step.pool.for_range(narrowed, kFewTokens, [&](int, size_t begin, size_t end) {
+    for (size_t i = begin; i < end; ++i) {
+      Input& in = inputs_[i / tokens];
+      const size_t t = i % tokens;
+      if (!in.as_it_is) in.rows.write(step, t, in.product->x + t * in.product->x_stride, in.official);
+    }
+  });
+  const size_t most = std::min(kItemBytes, all_bytes / (10 * threads));
+  size_t items = 0;
+  for (size_t i = 0; i < products.size(); ++i) {
+    Work& work = works_[i];
+    work.rows = rows_an_item(products[i].weight, tokens, most);
+    // Items stand on the grid of whole tiles, whatever the range.
+    work.row_items = (work.end + work.rows - 1) / work.rows - work.begin / work.rows;
+    // A matrix of few rows is cut by tokens as well.
+    work.tokens = work.row_items < 4 * threads && tokens >= 2 * kTokenBlock ? kTokenBlock : tokens;
+    work.first_item = items;
+    items += work.row_items * ((tokens + work.tokens - 1) / work.tokens);
+    work.last_item = items;
+  }
+  step.pool.for_items(items, [&](int, size_t item) {
+    size_t i = 0;
+    while (item >= works_[i].last_item) ++i;
+    const Product& p = products[i];
+    const Work& work = works_[i];
+    item -= work.first_item;
+    const size_t block = work.begin / work.rows + item % work.row_items;
+    const size_t begin = std::max(work.begin, block * work.rows), end = std::min(work.end, (block + 1) * work.rows);
+    const size_t token = item / work.row_items * work.tokens, count = std::min(work.tokens, tokens - token);
+    step.kernels.matmul({p.weight, activation_format(step, p.weight), inputs_[work.input].at.data() + token,
+                         work.y.data() + token, 0, count, begin, end});
+    if (p.rounding == Rounding::kNone || !step.policy.round_bf16) return;
+    for (size_t t = token; t < token + count; ++t) step.kernels.elements.round_bf16(work.y[t] + begin, end - begin);
   });
 }
 

@@ -1,9 +1,11 @@
-// The two operations that every part is made of: a matrix product over all tokens of a step, and RMSNorm.
+// The two operations that every part is made of: matrix products over all tokens of a step, and RMSNorm.
 //
-// Both split their work over outputs or tokens only, so results do not depend on the number of threads.
+// Both split their work over outputs or tokens only, so results do not depend on the number of threads, nor on which
+// products share a call.
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <vector>
 
 #include "model/activations.h"
@@ -17,17 +19,51 @@ enum class Rounding {
   kNone,      // float in, float out
 };
 
+// y[t][r] = W[r] x[t] for rows r in [row_begin, row_end), all of them unless said. x rows are x_stride floats apart, y
+// rows y_stride.
+struct Product {
+  const WeightView& weight;
+  const float* x;
+  size_t x_stride;
+  float* y;
+  size_t y_stride;
+  Rounding rounding;
+  size_t row_begin = 0, row_end = SIZE_MAX;
+};
+
 class Linear {
  public:
-  // y[t][r] = W[r] x[t] for t in [0, tokens) and rows r in [row_begin, row_end), all of them unless said. x rows are
-  // x_stride floats apart, y rows y_stride.
+  // All products for t in [0, tokens), as one phase; none may need another's outputs. Those with the same x share its
+  // narrowing, where their weights take the same format.
+  void operator()(Step& step, std::span<const Product> products, size_t tokens);
   void operator()(Step& step, const WeightView& weight, const float* x, size_t x_stride, size_t tokens, float* y,
-                  size_t y_stride, Rounding rounding, size_t row_begin = 0, size_t row_end = SIZE_MAX);
+                  size_t y_stride, Rounding rounding) {
+    const Product one{weight, x, x_stride, y, y_stride, rounding};
+    (*this)(step, {&one, 1}, tokens);
+  }
 
  private:
-  Activations inputs_;
-  std::vector<const std::byte*> x_;  // [tokens]
-  std::vector<float*> y_;            // [tokens]
+  // Rows of x as the weights of some products take them.
+  struct Input {
+    Activations rows;
+    const Product* product = nullptr;  // the first of them
+    bool official = false, as_it_is = false;
+    std::vector<const std::byte*> at;  // [tokens]
+  };
+  // How a product is cut: item = block of tokens * row_items + block of rows.
+  struct Work {
+    size_t input = 0;
+    size_t begin = 0, end = 0;  // rows
+    size_t rows = 0;            // an item
+    size_t row_items = 0, tokens = 0;
+    size_t first_item = 0, last_item = 0;
+    std::vector<float*> y;      // [tokens]
+  };
+  size_t input_of(const Step& step, std::span<const Product> products, size_t index, size_t tokens);
+
+  std::vector<Input> inputs_;
+  size_t input_count_ = 0;
+  std::vector<Work> works_;
 };
 
 // out[t] = weight * x[t] / sqrt(mean(x[t]^2) + norm_eps), rows of `width`; out may be x. BF16 under the reference

@@ -11,18 +11,23 @@ constexpr size_t kTokenGrain = 8;  // fewer are not worth a second thread
 
 }  // namespace
 
-void WindowRows::project(Step& step, const Compressor& compressor, int ratio, const float* x, size_t offset) {
+void WindowRows::add_products(const Step& step, const Compressor& compressor, int ratio, const float* x, size_t offset,
+                              std::vector<Product>& products) {
   ratio_ = ratio;
   width_ = compressor.norm.size();
   channels_ = compressor.wkv.rows;
   offset_ = offset;
-  const size_t stride = 2 * channels_;
+  const size_t stride = 2 * channels_, cols = compressor.wkv.cols;
   rows_ = rows_buffer_.floats(step.count() * stride);
-  linear_(step, compressor.wkv, x, compressor.wkv.cols, step.count(), rows_, stride, Rounding::kNone);
-  linear_(step, compressor.wgate, x, compressor.wgate.cols, step.count(), rows_ + channels_, stride, Rounding::kNone);
+  products.push_back({compressor.wkv, x, cols, rows_, stride, Rounding::kNone});
+  products.push_back({compressor.wgate, x, cols, rows_ + channels_, stride, Rounding::kNone});
+}
+
+void WindowRows::add_positions(Step& step, const Compressor& compressor) {
+  const size_t stride = 2 * channels_;
   step.pool.for_range(step.count(), kTokenGrain, [&](int, size_t begin, size_t end) {
     for (size_t t = begin; t < end; ++t) {
-      const float* ape = compressor.ape.data() + static_cast<size_t>(step.positions[t] % ratio) * channels_;
+      const float* ape = compressor.ape.data() + static_cast<size_t>(step.positions[t] % ratio_) * channels_;
       step.kernels.axpy(1.f, ape, rows_ + t * stride + channels_, channels_);
     }
   });

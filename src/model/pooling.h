@@ -13,8 +13,12 @@ namespace nautile {
 // The open-window rows of this step's tokens; older ones come from the sequence's state.
 class WindowRows {
  public:
-  // Projects x [tokens, D] into kv and gate rows. `offset`: where this compressor's kv stands in a state row (floats).
-  void project(Step& step, const Compressor& compressor, int ratio, const float* x, size_t offset);
+  // Adds the products that make kv and gate rows of x [tokens, D]. `offset`: where this compressor's kv stands in a
+  // state row (floats).
+  void add_products(const Step& step, const Compressor& compressor, int ratio, const float* x, size_t offset,
+                    std::vector<Product>& products);
+  // Once they are done: adds the position terms to the gates.
+  void add_positions(Step& step, const Compressor& compressor);
   // Entry `index` of run's sequence before its norm, [width].
   void pool(const Kernels& kernels, const TokenRun& run, size_t layer, int64_t index, float* out) const;
   // Keeps the rows that later steps may pool.
@@ -23,7 +27,6 @@ class WindowRows {
  private:
   const float* row(const TokenRun& run, size_t layer, int64_t position) const;
 
-  Linear linear_;
   Buffer rows_buffer_;
   float* rows_ = nullptr;  // [tokens, 2 * channels_]: kv, gate
   int ratio_ = 0;

@@ -188,35 +188,41 @@ double median(std::vector<double> values) {
   return values[values.size() / 2];
 }
 
-Result<BandwidthProbe> probe_read_bandwidth(ThreadPool& pool, size_t bytes, double seconds) {
+ReadProbe::ReadProbe() = default;
+ReadProbe::~ReadProbe() = default;
+
+Status ReadProbe::make(ThreadPool& pool, size_t bytes) {
   bytes = std::max<size_t>(bytes, 64u << 20);
   void* at = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (at == MAP_FAILED) {
     return Status(Code::kResourceExhausted, fmt::format("no {} bytes of memory for the bandwidth test", bytes), "probe",
                   "free some memory");
   }
-  std::unique_ptr<void, Unmap> buffer(at, Unmap{bytes});
+  buffer_ = std::shared_ptr<uint64_t>(static_cast<uint64_t*>(at), Unmap{bytes});
   madvise(at, bytes, MADV_HUGEPAGE);
-  auto* words = static_cast<uint64_t*>(at);
-  const int threads = pool.threads();
-  const size_t share = bytes / 8 / static_cast<size_t>(threads) / 256 * 256;
+  share_ = bytes / 8 / static_cast<size_t>(pool.threads()) / 256 * 256;
   // Each worker touches its own part first, so that the pages lie on its node.
   pool.run([&](int worker) {
-    uint64_t* own = words + share * static_cast<size_t>(worker);
-    for (size_t i = 0; i < share; ++i) own[i] = i;
+    uint64_t* own = buffer_.get() + share_ * static_cast<size_t>(worker);
+    for (size_t i = 0; i < share_; ++i) own[i] = i;
   });
+  return {};
+}
+
+Result<BandwidthProbe> ReadProbe::measure(ThreadPool& pool, size_t bytes, double seconds) {
+  if (buffer_ == nullptr) NAUTILE_RETURN_IF_ERROR(make(pool, bytes));
   const Sum sum = best_sum();
   std::atomic<uint64_t> sink{0};
   BandwidthProbe best;
-  best.threads = threads;
-  best.bytes = share * 8 * static_cast<size_t>(threads);
+  best.threads = pool.threads();
+  best.bytes = share_ * 8 * static_cast<size_t>(pool.threads());
   constexpr int kStreamCounts[] = {1, 2, 4, 8};
   for (int streams : kStreamCounts) {
     std::vector<double> passes;
     const double until = seconds_now() + seconds / 4;
     do {
       const double begin = seconds_now();
-      pool.run([&](int worker) { sink += sum(words + share * static_cast<size_t>(worker), share, streams); });
+      pool.run([&](int worker) { sink += sum(buffer_.get() + share_ * static_cast<size_t>(worker), share_, streams); });
       passes.push_back(static_cast<double>(best.bytes) / (seconds_now() - begin) / 1e9);
     } while (seconds_now() < until || passes.size() < 3);
     std::sort(passes.begin(), passes.end());
@@ -229,6 +235,10 @@ Result<BandwidthProbe> probe_read_bandwidth(ThreadPool& pool, size_t bytes, doub
     }
   }
   return best;
+}
+
+Result<BandwidthProbe> probe_read_bandwidth(ThreadPool& pool, size_t bytes, double seconds) {
+  return ReadProbe().measure(pool, bytes, seconds);
 }
 
 std::vector<PeakRow> probe_peak(ThreadPool& pool, double seconds) {

@@ -5,6 +5,8 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -23,8 +25,22 @@ struct BandwidthProbe {
   int threads = 0;
   size_t bytes = 0;  // of the buffer that was read
 };
-// Reads a buffer of `bytes` (at least 64 MiB; well above the caches to mean memory) with 1, 2, 4 and 8 sequential
-// streams a thread, for about `seconds` in all. kResourceExhausted when the buffer cannot be had.
+// Keeps its buffer between measurements, so that short ones may stand between other work.
+class ReadProbe {
+ public:
+  ReadProbe();
+  ~ReadProbe();
+  // Reads a buffer of `bytes` (at least 64 MiB; well above the caches to mean memory; the first call's stays) with 1, 2,
+  // 4 and 8 sequential streams a thread, for about `seconds` in all and three times each at least. kResourceExhausted
+  // when the buffer cannot be had.
+  Result<BandwidthProbe> measure(ThreadPool& pool, size_t bytes, double seconds);
+
+ private:
+  Status make(ThreadPool& pool, size_t bytes);
+  std::shared_ptr<uint64_t> buffer_;
+  size_t share_ = 0;  // words a thread
+};
+// One measurement.
 Result<BandwidthProbe> probe_read_bandwidth(ThreadPool& pool, size_t bytes, double seconds);
 
 struct PeakRow {

@@ -81,9 +81,9 @@ std::string bars(const std::vector<BenchRow>& rows) {
                          at, y, w, kBar - 4, kColours[i], kOpNames[i], 1e3 * r.op_seconds[i]);
       at += w;
     }
-    const double bound = left + width * std::min(1.0, r.percent_of_bound() / 100);
+    const double bound = left + width * std::min(1.0, r.percent_of_bound / 100);
     out += fmt::format("<line x1=\"{0:.1f}\" y1=\"{1:.1f}\" x2=\"{0:.1f}\" y2=\"{2:.1f}\" stroke=\"#000\" stroke-width=\"2\"/>\n", bound, y - 2, y + kBar - 2);
-    out += text(left + width + 8, y + 15, fmt::format("{:.0f}%", r.percent_of_bound()));
+    out += text(left + width + 8, y + 15, fmt::format("{:.0f}%", r.percent_of_bound));
     y += kBar;
   }
   y += 10;

@@ -17,7 +17,7 @@ std::string bench_text(const std::vector<BenchRow>& rows) {
     const bool decode = r.what == "decode";
     out += fmt::format("{:8} {:>8} {:>5} {:>6} {:>9.2f} {:>20} {:>9.2f} {:>5.0f}% {:>12} {:>12} {:>8.1f}\n", r.what,
                        r.depth, r.batch, r.chunk, r.tokens_per_s, fmt::format("({:.2f} - {:.2f})", r.low, r.high),
-                       r.bound_tokens_per_s(), r.percent_of_bound(),
+                       r.bound_tokens_per_s(), r.percent_of_bound,
                        decode ? fmt::format("{:.1f} GB/s", r.weight_gbs()) : fmt::format("{:.3f} TFLOP/s", r.tflops()),
                        decode ? fmt::format("{:.0f}% read", r.percent_of_roof())
                               : fmt::format("{:.0f}% peak", r.percent_of_peak()),
@@ -109,7 +109,7 @@ std::string bench_json(const std::vector<BenchRow>& rows, const std::string& isa
                 {"slowest", r.low},
                 {"fastest", r.high},
                 {"bound_tokens_per_s", r.bound_tokens_per_s()},
-                {"percent_of_bound", r.percent_of_bound()},
+                {"percent_of_bound", r.percent_of_bound},
                 {"read_gb_per_s", r.read_gbs},
                 {"weight_gb_per_s", r.weight_gbs()},
                 {"percent_of_roof", r.percent_of_roof()},
@@ -118,8 +118,8 @@ std::string bench_json(const std::vector<BenchRow>& rows, const std::string& isa
                 {"experts_a_layer", r.experts},
                 {"peak_memory_bytes", r.peak_bytes},
                 {"state_bytes", r.state_bytes},
-                {"bytes", {{"weights", r.cost.weight_bytes}, {"attention", r.cost.attention_bytes}, {"index", r.cost.index_bytes}}},
-                {"operations", {{"weights", r.cost.weight_ops}, {"attention", r.cost.attention_ops}, {"index", r.cost.index_ops}}}};
+                {"bytes", {{"weights", r.cost.weight_bytes()}, {"experts", r.cost.experts.bytes}, {"attention", r.cost.attention.bytes}, {"index", r.cost.index.bytes}}},
+                {"operations", {{"weights", r.cost.weight_ops()}, {"experts", r.cost.experts.float_ops + r.cost.experts.byte_ops}, {"attention", r.cost.attention.float_ops}, {"index", r.cost.index.byte_ops}}}};
     for (size_t i = 0; i < kOps; ++i) row["ms_a_step"][kOpNames[i]] = 1e3 * r.op_seconds[i];
     if (r.depth == 0 && r.batch == 1) {  // of prefill: the longest chunk, which was asked for last
       if (r.what == "decode") out["decode_percent_of_roof"] = r.percent_of_roof();

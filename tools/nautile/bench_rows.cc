@@ -9,10 +9,14 @@
 
 namespace nautile {
 
-double StepCost::bound_s(double read_gbs, const Ceilings& c) const {
-  auto phase = [&](double bytes, double ops, double peak) { return std::max(bytes / read_gbs / 1e9, ops / peak / 1e12); };
-  return phase(weight_bytes, weight_ops, c.float_tflops) + phase(attention_bytes, attention_ops, c.float_tflops) +
-         phase(index_bytes, index_ops, c.byte_tops);
+namespace {
+
+constexpr size_t kReadBytes = size_t{1} << 30;  // of the read probe, for as long as the bench runs
+
+}  // namespace
+
+double PartCost::bound_s(double read_gbs, const Ceilings& c) const {
+  return std::max(bytes / read_gbs / 1e9, float_ops / c.float_tflops / 1e12 + byte_ops / c.byte_tops / 1e12);
 }
 
 Bench::Bench(const Weights& weights, const Kernels& kernels, Numerics numerics, ThreadPool& pool, int repeats)
@@ -20,22 +24,28 @@ Bench::Bench(const Weights& weights, const Kernels& kernels, Numerics numerics, 
       weight_cost_(weight_cost(weights)),
       pool_(pool),
       repeats_(repeats),
-      forward_(weights, numerics, kernels, pool) {
+      forward_(weights, numerics, kernels, pool),
+      byte_experts_(policy_of(numerics).int8_experts &&
+                    weights.layers[0].moe.experts[0].w1.layout == WeightLayout::kTiles) {
   for (const PeakRow& row : probe_peak(pool, 0.3)) {
     if (!row.name.starts_with("int8")) ceilings_.float_tflops = std::max(ceilings_.float_tflops, row.tflops);
     ceilings_.byte_tops = std::max(ceilings_.byte_tops, row.tflops);
   }
 }
 
-// The read rate now; each row is set against the mean of those before and after it. One serves as after and before when
-// the rows follow at once.
+// The read rate now.
 Result<double> Bench::read_rate() {
-  if (seconds_now() - last_read_at_ < 0.5) return last_read_;
-  NAUTILE_ASSIGN(const BandwidthProbe probe, probe_read_bandwidth(pool_, size_t{1} << 30, 1.5));
+  NAUTILE_ASSIGN(const BandwidthProbe probe, reader_.measure(pool_, kReadBytes, 0.2));
   ceilings_.read_gbs = std::max(ceilings_.read_gbs, probe.gbs);
-  last_read_ = probe.gbs;
-  last_read_at_ = seconds_now();
   return probe.gbs;
+}
+
+// Notes a repeat that has just ended, and the read rate after it.
+Status Bench::add_repeat(double seconds, double tokens) {
+  rates_.push_back(tokens / seconds);
+  NAUTILE_ASSIGN(const double read, read_rate());
+  reads_.push_back(read);
+  return {};
 }
 
 int32_t Bench::next_token() {
@@ -64,12 +74,12 @@ void Bench::add_tokens(StepCost& cost, int64_t begin, int64_t end) const {
       rows += static_cast<double>(std::min<int64_t>(c.window, p + 1) + (scored ? c.index_topk : visible));
       if (scored) keys += static_cast<double>(visible);
     }
-    cost.attention_ops += row_ops * rows;
-    cost.index_ops += key_ops * keys;
+    cost.attention.float_ops += row_ops * rows;
+    cost.index.byte_ops += key_ops * keys;
     // A chunk's queries share their rows: each is read once at most.
     const double there = static_cast<double>(std::min<int64_t>(c.window + end - begin, end) + visible_entries(end - 1, layer.ratio));
-    cost.attention_bytes += row_bytes * std::min(rows, there);
-    if (keys > 0) cost.index_bytes += key_bytes * static_cast<double>(visible_entries(end - 1, layer.ratio));
+    cost.attention.bytes += row_bytes * std::min(rows, there);
+    if (keys > 0) cost.index.bytes += key_bytes * static_cast<double>(visible_entries(end - 1, layer.ratio));
   }
 }
 
@@ -91,29 +101,31 @@ Result<BenchRow> Bench::decode(int64_t depth, int64_t batch, int steps) {
   NAUTILE_RETURN_IF_ERROR(step());
   NAUTILE_ASSIGN(const double before, read_rate());
   reset_peak_memory();
-  std::vector<double> rates;
+  rates_.clear();
+  reads_.assign(1, before);
+  std::array<double, kOps> ops{};
   const uint64_t experts = forward_.experts_read();
-  forward_.clock().reset();
   for (int r = 0; r < repeats_; ++r) {
+    forward_.clock().reset();
     const double begin = seconds_now();
     for (int i = 0; i < steps; ++i) NAUTILE_RETURN_IF_ERROR(step());
-    rates.push_back(static_cast<double>(batch) * steps / (seconds_now() - begin));
+    const double seconds = seconds_now() - begin;
+    for (size_t i = 0; i < kOps; ++i) ops[i] += forward_.clock().seconds()[i];
+    NAUTILE_RETURN_IF_ERROR(add_repeat(seconds, static_cast<double>(batch) * steps));
   }
   const double all_steps = static_cast<double>(steps) * repeats_;
   for (int64_t i = 0; i < batch; ++i) add_tokens(row.cost, depth, depth + 1);
-  finish(row, rates, static_cast<double>(forward_.experts_read() - experts) / all_steps, all_steps);
-  NAUTILE_ASSIGN(const double after, read_rate());
-  row.read_gbs = (before + after) / 2;
-  row.ceilings = ceilings_;
+  for (size_t i = 0; i < kOps; ++i) row.op_seconds[i] = ops[i] / all_steps;
+  finish(row, static_cast<double>(forward_.experts_read() - experts) / all_steps, all_steps);
   return row;
 }
 
 Result<BenchRow> Bench::prefill(int64_t depth, int64_t chunk) {
   depth = std::min<int64_t>(depth, weights_.config.max_positions - chunk);
   BenchRow row{"prefill", depth, 1, chunk, pool_.threads()};
-  NAUTILE_ASSIGN(const double before, read_rate());
+  NAUTILE_RETURN_IF_ERROR(read_rate().status());  // its buffer is there from here on
   reset_peak_memory();
-  std::vector<double> rates;
+  rates_.clear();
   std::array<double, kOps> ops{};
   uint64_t experts = 0;
   for (int r = -1; r < repeats_; ++r) {  // the first one warms up
@@ -121,29 +133,28 @@ Result<BenchRow> Bench::prefill(int64_t depth, int64_t chunk) {
     std::vector<int32_t> tokens(static_cast<size_t>(chunk));
     for (int32_t& token : tokens) token = next_token();
     const BatchItem item{made.get(), tokens};
-    if (r == 0) experts = forward_.experts_read();
+    if (r == 0) {
+      experts = forward_.experts_read();
+      NAUTILE_ASSIGN(const double before, read_rate());
+      reads_.assign(1, before);
+    }
     forward_.clock().reset();
     const double begin = seconds_now();
     NAUTILE_RETURN_IF_ERROR(forward_({&item, 1}, Logits::kLast).status());
     if (r < 0) continue;
-    rates.push_back(static_cast<double>(chunk) / (seconds_now() - begin));
+    const double seconds = seconds_now() - begin;
     for (size_t i = 0; i < kOps; ++i) ops[i] += forward_.clock().seconds()[i];
+    NAUTILE_RETURN_IF_ERROR(add_repeat(seconds, static_cast<double>(chunk)));
   }
   add_tokens(row.cost, depth, depth + chunk);
-  finish(row, rates, static_cast<double>(forward_.experts_read() - experts) / repeats_, repeats_);
   for (size_t i = 0; i < kOps; ++i) row.op_seconds[i] = ops[i] / repeats_;
-  NAUTILE_ASSIGN(const double after, read_rate());
-  row.read_gbs = (before + after) / 2;
-  row.ceilings = ceilings_;
+  finish(row, static_cast<double>(forward_.experts_read() - experts) / repeats_, repeats_);
   return row;
 }
 
-// Rates, the weights' share of the cost, and the clock over `steps` steps. `experts`: distinct ones read, a step.
-void Bench::finish(BenchRow& row, const std::vector<double>& rates, double experts, double steps) {
-  row.tokens_per_s = median(rates);
-  row.low = *std::min_element(rates.begin(), rates.end());
-  row.high = *std::max_element(rates.begin(), rates.end());
-  row.peak_bytes = static_cast<double>(process_memory().peak);
+// Memory, the weights' part of the cost, then rates and shares over `steps` steps. `experts`: distinct ones read, a step.
+void Bench::finish(BenchRow& row, double experts, double steps) {
+  row.peak_bytes = static_cast<double>(process_memory().peak) - static_cast<double>(kReadBytes);
   const CacheLayout& layout = *forward_.layout();
   const int64_t blocks = (row.depth + row.chunk * (row.what == "decode" ? static_cast<int64_t>(steps) : 1)) / kBlockTokens + 1;
   row.state_bytes = static_cast<double>(row.batch) * (static_cast<double>(layout.private_bytes()) +
@@ -151,12 +162,32 @@ void Bench::finish(BenchRow& row, const std::vector<double>& rates, double exper
   const WeightCost& w = weight_cost_;
   const double layers = static_cast<double>(weights_.layers.size()), tokens = static_cast<double>(row.batch * row.chunk);
   row.experts = experts / layers;
-  row.cost.weight_bytes = static_cast<double>(w.dense_bytes + w.head_bytes) + experts * static_cast<double>(w.expert_bytes);
-  row.cost.weight_ops =
-      2 * (tokens * (static_cast<double>(w.dense_macs) +
-                     layers * weights_.config.experts_per_token * static_cast<double>(w.expert_macs)) +
-           static_cast<double>(row.batch) * static_cast<double>(w.head_macs));
-  for (size_t i = 0; i < kOps; ++i) row.op_seconds[i] = forward_.clock().seconds()[i] / steps;
+  double shared_bytes = 0, shared_macs = 0;
+  for (const Layer& layer : weights_.layers) {
+    const Expert& shared = layer.moe.shared;
+    for (const WeightView* m : {&shared.w1, &shared.w3, &shared.w2}) {
+      shared_bytes += static_cast<double>(m->bytes());
+      shared_macs += static_cast<double>(m->rows * m->cols);
+    }
+  }
+  const double routed_ops =
+      2 * tokens * layers * weights_.config.experts_per_token * static_cast<double>(w.expert_macs);
+  row.cost.dense.bytes = static_cast<double>(w.dense_bytes + w.head_bytes) - shared_bytes;
+  row.cost.dense.float_ops = 2 * (tokens * (static_cast<double>(w.dense_macs) - shared_macs) +
+                                  static_cast<double>(row.batch) * static_cast<double>(w.head_macs));
+  row.cost.experts.bytes = shared_bytes + experts * static_cast<double>(w.expert_bytes);
+  row.cost.experts.float_ops = 2 * tokens * shared_macs;
+  (byte_experts_ ? row.cost.experts.byte_ops : row.cost.experts.float_ops) += routed_ops;
+  row.tokens_per_s = median(rates_);
+  row.low = *std::min_element(rates_.begin(), rates_.end());
+  row.high = *std::max_element(rates_.begin(), rates_.end());
+  row.read_gbs = median(reads_);
+  row.ceilings = ceilings_;
+  std::vector<double> shares;
+  for (size_t r = 0; r < rates_.size(); ++r) {
+    shares.push_back(100 * rates_[r] * row.cost.bound_s((reads_[r] + reads_[r + 1]) / 2, ceilings_) / tokens);
+  }
+  row.percent_of_bound = median(shares);
 }
 
 }  // namespace nautile

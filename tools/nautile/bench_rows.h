@@ -19,15 +19,28 @@ struct Ceilings {
   double byte_tops = 0;    // int8 dot products, or as above
 };
 
-// What a step must move and compute. The weights, the attention and the index scores follow one another, so each is
-// held against its own roof: seconds = sum over the three of max(bytes / read rate, operations / peak).
-struct StepCost {
-  double weight_bytes = 0, weight_ops = 0;        // a multiply-add is 2
-  double attention_bytes = 0, attention_ops = 0;  // cache rows
-  double index_bytes = 0, index_ops = 0;          // index keys; against the int8 peak
-  double bytes() const { return weight_bytes + attention_bytes + index_bytes; }
-  double ops() const { return weight_ops + attention_ops + index_ops; }
+// What one part of a step must move and compute. A multiply-add is 2 operations.
+struct PartCost {
+  double bytes = 0;
+  double float_ops = 0, byte_ops = 0;  // against the BF16 and the int8 peak
   double bound_s(double read_gbs, const Ceilings& ceilings) const;
+};
+
+// What a step must move and compute. Its parts need one another's outputs, so each is held against its own roof and the
+// seconds are added: of each the larger of bytes / read rate and operations / peak.
+struct StepCost {
+  PartCost dense;      // every matrix outside the experts
+  PartCost experts;    // routed and shared ones: those run side by side
+  PartCost attention;  // cache rows
+  PartCost index;      // index keys
+  double weight_bytes() const { return dense.bytes + experts.bytes; }
+  double bytes() const { return weight_bytes() + attention.bytes + index.bytes; }
+  double ops() const { return weight_ops() + attention.float_ops + index.byte_ops; }
+  double weight_ops() const { return dense.float_ops + experts.float_ops + experts.byte_ops; }
+  double bound_s(double read_gbs, const Ceilings& ceilings) const {
+    return dense.bound_s(read_gbs, ceilings) + experts.bound_s(read_gbs, ceilings) +
+           attention.bound_s(read_gbs, ceilings) + index.bound_s(read_gbs, ceilings);
+  }
 };
 
 struct BenchRow {
@@ -35,7 +48,8 @@ struct BenchRow {
   int64_t depth = 0, batch = 0, chunk = 0;
   int threads = 0;
   double tokens_per_s = 0, low = 0, high = 0;  // median of the repeats, slowest, fastest
-  double read_gbs = 0;                         // around the row
+  double read_gbs = 0;                         // median of those between the repeats
+  double percent_of_bound = 0;                 // median over the repeats, each against the read rate around it
   double experts = 0;                          // distinct experts read, a layer and step
   StepCost cost{};                             // of one step
   Ceilings ceilings{};
@@ -43,14 +57,13 @@ struct BenchRow {
   double peak_bytes = 0, state_bytes = 0;      // most memory of the process while it ran; of it, the sequences' states
 
   double step_s() const { return static_cast<double>(batch * chunk) / tokens_per_s; }
-  double weight_gbs() const { return cost.weight_bytes / step_s() / 1e9; }
-  double tflops() const { return cost.weight_ops / step_s() / 1e12; }
+  double weight_gbs() const { return cost.weight_bytes() / step_s() / 1e9; }
+  double tflops() const { return cost.weight_ops() / step_s() / 1e12; }
   double percent_of_roof() const { return read_gbs > 0 ? 100 * weight_gbs() / read_gbs : 0; }  // weights over reading
   double percent_of_peak() const { return ceilings.float_tflops > 0 ? 100 * tflops() / ceilings.float_tflops : 0; }
   double bound_tokens_per_s() const {
     return static_cast<double>(batch * chunk) / cost.bound_s(read_gbs, ceilings);
   }
-  double percent_of_bound() const { return 100 * tokens_per_s / bound_tokens_per_s(); }
 };
 
 // How the weights came into memory.
@@ -84,10 +97,11 @@ class Bench {
 
  private:
   Result<double> read_rate();
+  Status add_repeat(double seconds, double tokens);
   int32_t next_token();
   Result<std::unique_ptr<SequenceState>> state(int64_t depth, uint64_t seed);
   void add_tokens(StepCost& cost, int64_t begin, int64_t end) const;
-  void finish(BenchRow& row, const std::vector<double>& rates, double experts, double steps);
+  void finish(BenchRow& row, double experts, double steps);
 
   const Weights& weights_;
   WeightCost weight_cost_;
@@ -95,7 +109,9 @@ class Bench {
   int repeats_;
   Forward forward_;
   Ceilings ceilings_;
-  double last_read_ = 0, last_read_at_ = -1e9;
+  ReadProbe reader_;
+  bool byte_experts_;                // FP4 matrices take int8 activations
+  std::vector<double> rates_, reads_;  // of the row at hand: its repeats, and the read rates before and after each
   uint64_t random_ = 1;
 };
 

@@ -1,6 +1,8 @@
 // Index scores over FP4 keys with byte products. A key whose four groups have scales within a factor of 8 is 128 whole
 // numbers up to 96 times one power of two, and a query likewise up to 127, so a dot product is exact in 32 bits; only
-// the sum over heads is rounded. Keys and queries of a wider range (or with a NaN scale) go through float products.
+// its float and the sum over heads are rounded. Within a factor of 2^13 it still is when each group is summed by itself,
+// of whole numbers up to 12, and shifted then: a tile with such a key goes that way, all of its keys to the same bits.
+// Keys of a wider range, queries that are no bytes, and NaN scales go through float products.
 #include <string.h>
 
 #include "kernels/avx512/attention.h"
@@ -64,6 +66,8 @@ struct KeyTile {
   int32_t bias[64];     // -128 * sum of the key's bytes, which takes back the 128 of the query
   float units[64];      // value of 1 in the bytes
   uint64_t wide = 0;    // keys that are not whole numbers: their bytes are 0
+  // When groups are summed by themselves: their own bias, and how far their sum goes to the left.
+  int32_t group_bias[4][64], shifts[4][64];
 };
 
 // The instruction itself: around the intrinsic g++ 12 copies each accumulator twice a step, which costs a third.
@@ -73,6 +77,7 @@ inline I byte_dot(I acc, I unsigned_bytes, I signed_bytes) {
 }
 
 // Unpacks keys [begin, begin + count), count <= 16, into column `v` of the tile.
+template <bool kGroups>
 void unpack_keys(const IndexScoreArgs& a, size_t begin, size_t count, size_t v, KeyTile& tile) {
   const size_t dim = a.layout.dim, groups = dim / 32, row_bytes = a.layout.row_bytes();
   const std::byte* row = a.blocks[begin / a.block_keys] + begin % a.block_keys * row_bytes;
@@ -105,7 +110,7 @@ void unpack_keys(const IndexScoreArgs& a, size_t begin, size_t count, size_t v, 
     least = _mm512_mask_min_epi32(least, used[g], least, exponent[g]);
     most = _mm512_mask_max_epi32(most, used[g], most, exponent[g]);
   }
-  const M wide = static_cast<M>((nan | _mm512_cmpgt_epi32_mask(isub(most, least), iset1(3))) & ((1u << count) - 1));
+  const M wide = static_cast<M>((nan | _mm512_cmpgt_epi32_mask(isub(most, least), iset1(kGroups ? 13 : 3))) & ((1u << count) - 1));
   tile.wide |= static_cast<uint64_t>(wide) << 16 * v;
   // Byte of a nibble with its group's shift in bits 4 and 5.
   alignas(64) static constexpr int8_t kBytes[64] = {
@@ -116,6 +121,10 @@ void unpack_keys(const IndexScoreArgs& a, size_t begin, size_t count, size_t v, 
   for (size_t g = 0; g < groups; ++g) {
     const M plain = static_cast<M>(used[g] & ~wide);
     I shift = _mm512_maskz_sub_epi32(plain, exponent[g], least);
+    if (kGroups) {
+      istore(tile.shifts[g] + 16 * v, shift);
+      shift = sum[0] = sum[1] = iset1(0);
+    }
     shift = _mm512_mullo_epi32(shift, iset1(0x10101010));
     for (size_t d = 4 * g; d < 4 * g + 4; ++d) {
       const I nibbles = bits(rows[d]);
@@ -127,42 +136,74 @@ void unpack_keys(const IndexScoreArgs& a, size_t begin, size_t count, size_t v, 
       _mm512_storeu_si512(tile.bytes + (2 * d) * 256 + v * 64, first);
       _mm512_storeu_si512(tile.bytes + (2 * d + 1) * 256 + v * 64, second);
     }
+    if (kGroups) istore(tile.group_bias[g] + 16 * v, isub(iset1(0), shift_left<7>(iadd(sum[0], sum[1]))));
   }
-  istore(tile.bias + 16 * v, isub(iset1(0), shift_left<7>(iadd(sum[0], sum[1]))));
+  if (!kGroups) istore(tile.bias + 16 * v, isub(iset1(0), shift_left<7>(iadd(sum[0], sum[1]))));
   // The bytes are doubled values. A key of zeros has no range: any unit will do.
   const I unit = _mm512_mask_mov_epi32(shift_left<23>(least), _mm512_cmpeq_epi32_mask(least, iset1(0)), iset1(0x00400000));
   store(tile.units + 16 * v, mul(from_bits(_mm512_maskz_mov_epi32(_mm512_cmplt_epi32_mask(least, iset1(255)), unit)), set1(0.5f)));
 }
 
-// Scores of the tile's 64 keys for one query.
-template <bool kRound>
-void score_tile_bytes(const Query& query, size_t heads, size_t dim, const KeyTile& tile, float out[64]) {
-  V score[4] = {zero(), zero(), zero(), zero()};
-  const int8_t* keys = tile.bytes;
-  for (size_t h = 0; h < heads; h += kHeadTile) {
-    const uint8_t* q = query.bytes + h * dim;
-    I acc[kHeadTile][4];
-#pragma GCC unroll 4
-    for (size_t v = 0; v < 4; ++v) {
-      const I bias = iload(tile.bias + 16 * v);
-#pragma GCC unroll 4
-      for (size_t i = 0; i < kHeadTile; ++i) acc[i][v] = bias;
-    }
+// acc[i][v] += columns [4 * begin, 4 * end) of keys 16v .. 16v + 15 times those of head i of q.
+inline void add_columns(const uint8_t* q, size_t dim, const int8_t* keys, size_t begin, size_t end,
+                        I (&acc)[kHeadTile][4]) {
 #ifndef __SANITIZE_ADDRESS__  // whose branches in the body make g++ refuse the annotation
 #pragma GCC unroll 1
 #endif
-    for (size_t u = 0; u < dim / 4; ++u) {
-      I key[4];
+  for (size_t u = begin; u < end; ++u) {
+    I key[4];
 #pragma GCC unroll 4
-      for (size_t v = 0; v < 4; ++v) key[v] = _mm512_load_si512(keys + u * 256 + v * 64);
+    for (size_t v = 0; v < 4; ++v) key[v] = _mm512_load_si512(keys + u * 256 + v * 64);
+#pragma GCC unroll 4
+    for (size_t i = 0; i < kHeadTile; ++i) {
+      int word;
+      memcpy(&word, q + i * dim + 4 * u, sizeof word);
+      const I column = iset1(word);
+#pragma GCC unroll 4
+      for (size_t v = 0; v < 4; ++v) acc[i][v] = byte_dot(acc[i][v], column, key[v]);
+    }
+  }
+}
+
+// All of acc from `bias`, a vector of 64.
+inline void begin_at(const int32_t* bias, I (&acc)[kHeadTile][4]) {
+#pragma GCC unroll 4
+  for (size_t v = 0; v < 4; ++v) {
+    const I from = iload(bias + 16 * v);
+#pragma GCC unroll 4
+    for (size_t i = 0; i < kHeadTile; ++i) acc[i][v] = from;
+  }
+}
+
+// Scores of the tile's 64 keys for one query.
+template <bool kRound, bool kGroups>
+void score_tile_bytes(const Query& query, size_t heads, size_t dim, const KeyTile& tile, float out[64]) {
+  V score[4] = {zero(), zero(), zero(), zero()};
+  for (size_t h = 0; h < heads; h += kHeadTile) {
+    const uint8_t* q = query.bytes + h * dim;
+    I acc[kHeadTile][4];
+    if (kGroups) {
+      alignas(64) int32_t sums[kHeadTile][4][kLanes] = {};  // registers are full
+      for (size_t g = 0; g < dim / 32; ++g) {
+        begin_at(tile.group_bias[g], acc);
+        add_columns(q, dim, tile.bytes, 8 * g, 8 * g + 8, acc);
+#pragma GCC unroll 4
+        for (size_t v = 0; v < 4; ++v) {
+          const I shift = iload(tile.shifts[g] + 16 * v);
+#pragma GCC unroll 4
+          for (size_t i = 0; i < kHeadTile; ++i) {
+            istore(sums[i][v], iadd(iload(sums[i][v]), _mm512_sllv_epi32(acc[i][v], shift)));
+          }
+        }
+      }
 #pragma GCC unroll 4
       for (size_t i = 0; i < kHeadTile; ++i) {
-        int word;
-        memcpy(&word, q + i * dim + 4 * u, sizeof word);
-        const I column = iset1(word);
 #pragma GCC unroll 4
-        for (size_t v = 0; v < 4; ++v) acc[i][v] = byte_dot(acc[i][v], column, key[v]);
+        for (size_t v = 0; v < 4; ++v) acc[i][v] = iload(sums[i][v]);
       }
+    } else {
+      begin_at(tile.bias, acc);
+      add_columns(q, dim, tile.bytes, 0, dim / 4, acc);
     }
 #pragma GCC unroll 4
     for (size_t i = 0; i < kHeadTile; ++i) {
@@ -226,7 +267,15 @@ void index_scores_vnni(const IndexScoreArgs& a) {
     }
     for (size_t v = 0; v < 4; ++v) {
       const size_t here = 16 * v < count ? (count - 16 * v < 16 ? count - 16 * v : 16) : 0;
-      unpack_keys(a, here == 0 ? begin : begin + 16 * v, here, v, tile);
+      unpack_keys<false>(a, here == 0 ? begin : begin + 16 * v, here, v, tile);
+    }
+    const bool groups = tile.wide != 0;
+    if (groups) {
+      tile.wide = 0;
+      for (size_t v = 0; v < 4; ++v) {
+        const size_t here = 16 * v < count ? (count - 16 * v < 16 ? count - 16 * v : 16) : 0;
+        unpack_keys<true>(a, here == 0 ? begin : begin + 16 * v, here, v, tile);
+      }
     }
     bool decoded = false;
     for (size_t t = 0; t < a.tokens; ++t) {
@@ -235,7 +284,10 @@ void index_scores_vnni(const IndexScoreArgs& a) {
       if (flags[t] != 0) {
         const Query query = {bytes + t * heads * dim, weights + t * lanes, units + t * lanes};
         alignas(64) float scores[kKeyTile];
-        (a.round_bf16 ? score_tile_bytes<true> : score_tile_bytes<false>)(query, heads, dim, tile, scores);
+        const auto score = a.round_bf16 ? groups ? score_tile_bytes<true, true> : score_tile_bytes<true, false>
+                           : groups     ? score_tile_bytes<false, true>
+                                        : score_tile_bytes<false, false>;
+        score(query, heads, dim, tile, scores);
         memcpy(out, scores, count * sizeof(float));
       }
       if (wide == 0) continue;
