@@ -190,7 +190,7 @@ def doc_examples(_):
             with contextlib.redirect_stdout(out):
                 exec(compile(example, "docs/serve.md", "exec"), {})
             check("123" in out.getvalue(), out.getvalue())
-        for example in re.findall(r"```sh\n(.*?)```", page, re.S):
+        for example in re.findall(r"```sh\n(curl .*?)```", page, re.S):
             done = subprocess.run(["bash", "-c", example], capture_output=True, text=True, timeout=60)
             check(json.loads(done.stdout)["choices"][0]["message"]["content"] == "123", done.stdout + done.stderr)
 
