@@ -91,7 +91,10 @@ class MessagesWriter final : public ReplyWriter {
     }
     if (!state.content.empty()) content.push_back({{"type", "text"}, {"text", state.content}});
     for (const Call& call : state.calls) {
-      auto input = parse_json(call.arguments, "input");
+      // A model may write a key of an object twice; the last one counts, as for every reader of JSON that takes it.
+      JsonRules rules;
+      rules.last_duplicate_wins = true;
+      auto input = parse_json(call.arguments, "input", rules);
       if (!call.complete && (!input.ok() || !input->is_object())) continue;  // cut by the limit
       content.push_back({{"type", "tool_use"},
                          {"id", call.id},

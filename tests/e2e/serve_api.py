@@ -387,6 +387,11 @@ def messages(nautile):
         made = answer.json()
         check([b["type"] for b in made["content"]] == ["thinking", "text", "tool_use"] and made["stop_reason"] == "tool_use", f"{made}")
         check(made["content"][2]["input"] == {"city": "Rome", "days": 2} and answer.headers["request-id"] == answer.headers["x-request-id"], "input")
+        # A key written twice: the last one counts, and the arguments are not lost.
+        look = {"name": "look", "input_schema": {"type": "object", "properties": {"where": {"type": "object"}}}}
+        twice = call_text(("look", {"where": {"a": 1}})).replace('{"a": 1}', '{"a": 1, "a": 2}')
+        doubled = server.post("/v1/messages", {**body, "tools": [look]}, script(text="x</think>" + twice)).json()
+        check(doubled["content"][-1].get("input") == {"where": {"a": 2}}, f"a key twice: {doubled}")
         usage = made["usage"]
         counted = server.post("/v1/messages/count_tokens", {k: v for k, v in body.items() if k != "max_tokens"}).json()
         check(counted == {"input_tokens": usage["input_tokens"] + usage["cache_read_input_tokens"]}, f"{counted} {usage}")
