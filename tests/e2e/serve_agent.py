@@ -14,10 +14,9 @@ import sys
 import tempfile
 import threading
 
-from serve_harness import Server, chat, check, events, run_all, script
+from serve_harness import D, call_text, chat, check, events, eventually, run_all, script, Server
 
 NANO = sys.argv[2]
-D = "｜DSML｜"
 TURNS = 20
 FUNCTIONS = [
     ("get_weather", "Get the weather of a city.", {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}),
@@ -62,7 +61,6 @@ class Dialect:
         self.turn += 1
         made = self.take(answer)
         if self.server.process:
-            from serve_harness import eventually
             eventually(lambda: any(line["request_id"] == headers["x-request-id"] for line in self.server.requests()), 5, "the log line")
             self.line = next(line for line in self.server.requests() if line["request_id"] == headers["x-request-id"])
         return made, prompt
@@ -443,17 +441,6 @@ def quota(_):
         check(hits["4MB"] > 300 and hits["0"] == 0, f"{hits}")
     finally:
         shutil.rmtree(folder)
-
-
-def call_text(*calls):
-    text = f"\n\n<{D}tool_calls>\n"
-    for name, parameters in calls:
-        text += f'<{D}invoke name="{name}">\n'
-        for key, value in parameters.items():
-            kind = "true" if isinstance(value, str) else "false"
-            text += f'<{D}parameter name="{key}" string="{kind}">{value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)}</{D}parameter>\n'
-        text += f"</{D}invoke>\n"
-    return text + f"</{D}tool_calls>"
 
 
 def spelled(_):

@@ -6,22 +6,10 @@ usage: serve_api.py NAUTILE
 import json
 import sys
 
-from serve_harness import Server, chat, check, events, run_all, script
+from serve_harness import D, call_text, chat, check, events, run_all, script, Server
 
 TOOL = {"type": "function", "function": {"name": "get_weather", "description": "Weather of a city.",
         "parameters": {"type": "object", "properties": {"city": {"type": "string"}, "days": {"type": "integer"}}, "required": ["city"]}}}
-D = "｜DSML｜"
-
-
-def call_text(*calls):
-    text = f"\n\n<{D}tool_calls>\n"
-    for name, arguments in calls:
-        text += f'<{D}invoke name="{name}">\n'
-        for key, value in arguments.items():
-            kind = "true" if isinstance(value, str) else "false"
-            text += f'<{D}parameter name="{key}" string="{kind}">{value if isinstance(value, str) else json.dumps(value)}</{D}parameter>\n'
-        text += f"</{D}invoke>\n"
-    return text + f"</{D}tool_calls>"
 
 
 WEATHER = call_text(("get_weather", {"city": "Rome", "days": 2}))

@@ -192,6 +192,21 @@ def check(condition, what):
         raise AssertionError(what)
 
 
+D = "｜DSML｜"
+
+
+def call_text(*calls):
+    """A block of calls as the model writes it: (name, parameters) each."""
+    text = f"\n\n<{D}tool_calls>\n"
+    for name, parameters in calls:
+        text += f'<{D}invoke name="{name}">\n'
+        for key, value in parameters.items():
+            kind = "true" if isinstance(value, str) else "false"
+            text += f'<{D}parameter name="{key}" string="{kind}">{value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)}</{D}parameter>\n'
+        text += f"</{D}invoke>\n"
+    return text + f"</{D}tool_calls>"
+
+
 def eventually(condition, seconds=5, what="condition"):
     deadline = time.time() + seconds
     while time.time() < deadline:
