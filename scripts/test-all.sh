@@ -49,6 +49,7 @@ step "server: thread sanitizer"
 cmake --build build/tsan -j "$jobs" --target nautile
 TSAN_OPTIONS=exitcode=66 python3 tests/e2e/serve_transport.py build/tsan/nautile
 TSAN_OPTIONS=exitcode=66 python3 tests/e2e/serve_api.py build/tsan/nautile
+TSAN_OPTIONS=exitcode=66 python3 tests/e2e/serve_nano.py build/tsan/nautile models/nano
 
 step "fuzzers, $fuzz_seconds s each"
 dpkg-query -W -f='${Status}' clang 2>/dev/null | grep -q 'install ok installed' || {

@@ -149,6 +149,10 @@ class Service final : public http::Handler {
   std::unique_ptr<Workers> workers_;
 };
 
+// Requests in the engine's batch now, those whose prompt is being computed included. From its counters: its gauges are
+// those of the last finished step, and a step that reads a long prompt takes seconds.
+int64_t in_batch(const EngineStats& stats);
+
 // A static file compiled in from src/serve/page.
 struct Asset {
   std::string_view path, type, body;
