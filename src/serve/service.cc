@@ -12,6 +12,7 @@ namespace nautile::serve {
 namespace {
 
 constexpr size_t kMaxKeyFile = 1 << 20;
+constexpr double kLastBytesSeconds = 0.2;  // for the errors of requests that were ended, to those who read them
 
 std::string_view media_type(std::string_view content_type) {
   std::string_view type = content_type.substr(0, content_type.find(';'));
@@ -274,22 +275,31 @@ void Service::on_signal(int signal) {
 void Service::drain() {
   state_ = State::kDraining;
   log_.note(fmt::format("draining: {} requests are running", jobs_.size()));
+  stop_by_s_ = seconds_now() + options_.drain_timeout_s;
   if (options_.drain_timeout_s <= 0) return stop_now();
   server_->loop().after(options_.drain_timeout_s, [this] { stop_now(); });
   maybe_stopped();
 }
 
 void Service::stop_now() {
+  stop_by_s_ = std::min(stop_by_s_, seconds_now() + kLastBytesSeconds);
   const std::set<std::shared_ptr<Job>> jobs = jobs_;
   for (const auto& job : jobs) job->abort(overloaded("server_draining", "The server is shutting down.", 5), "drain");
   maybe_stopped();
 }
 
 void Service::maybe_stopped() {
-  if (state_ != State::kDraining || !jobs_.empty() || preparing_ > 0) return;
-  // A moment for the last bytes to leave.
-  server_->loop().after(0.1, [this] {
-    if (jobs_.empty() && preparing_ == 0) server_->stop();
+  if (state_ != State::kDraining || !jobs_.empty() || preparing_ > 0 || stopping_) return;
+  stopping_ = true;
+  stop_when_sent();
+}
+
+// The last job may have ended with a megabyte of its answer unsent. Nothing is admitted any more, so that what is under
+// way grows no longer.
+void Service::stop_when_sent() {
+  server_->loop().after(0.02, [this] {
+    if (server_->answering() > 0 && seconds_now() < stop_by_s_) return stop_when_sent();
+    server_->stop();
   });
 }
 

@@ -98,6 +98,7 @@ class Service final : public http::Handler {
   void drain();
   void stop_now();
   void maybe_stopped();
+  void stop_when_sent();
   void reload();
   void watch();
   void observe_http(const http::Request& request, const char* route, int status);
@@ -141,6 +142,8 @@ class Service final : public http::Handler {
   std::set<std::shared_ptr<Job>> jobs_;
   size_t preparing_ = 0;
   int exit_code_ = 0;
+  bool stopping_ = false;  // the last answers are leaving
+  double stop_by_s_ = 0;   // draining: when it stops whatever has not left
   std::string stuck_phase_;
   double started_s_ = 0;
   int64_t started_unix_ = 0;
