@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <csignal>
+#include <cstring>
 
 #include "sys/clock.h"
 
@@ -107,11 +108,49 @@ void Service::became_ready(std::shared_ptr<Backend> backend) {
   });
 }
 
+void Service::loading(const char* what, uint64_t done, uint64_t total) {
+  const std::lock_guard lock(loading_mutex_);
+  if (std::strcmp(loading_.what, what) != 0) loading_.began_s = seconds_now();
+  loading_.what = what;
+  loading_.done = done;
+  loading_.total = total;
+}
+
+Json Service::loading_json() const {
+  const std::lock_guard lock(loading_mutex_);
+  Json json = {{"phase", loading_.what}, {"seconds", seconds_now() - started_s_}};
+  if (loading_.total > 0) {
+    json["percent"] = 100 * static_cast<double>(loading_.done) / static_cast<double>(loading_.total);
+    json["done_bytes"] = loading_.done;
+    json["total_bytes"] = loading_.total;
+  }
+  return json;
+}
+
+// Comes back when this part will be done by its rate so far, within a minute.
+ApiError Service::not_loaded() const {
+  const Json progress = loading_json();
+  int wait_s = 5;
+  std::string message = "The model is still being loaded: " + progress["phase"].get<std::string>();
+  if (progress.contains("percent")) {
+    const std::lock_guard lock(loading_mutex_);
+    message += fmt::format(", {:.0f}% of {:.1f} GB", progress["percent"].get<double>(),
+                           static_cast<double>(loading_.total) / 1e9);
+    const double spent = seconds_now() - loading_.began_s, done = static_cast<double>(loading_.done);
+    if (done > 0) {
+      wait_s = static_cast<int>(std::clamp(spent * (static_cast<double>(loading_.total) - done) / done, 1.0, 60.0));
+    }
+  }
+  ApiError error = overloaded("model_loading", message + ".", wait_s);
+  error.extra = {{"loading", progress}};
+  error.details = {{"loading", progress}};
+  return error;
+}
+
 void Service::load_failed(const Status& status) {
   server_->loop().post([this, status] {
     state_ = State::kFailed;
-    load_error_ = status.what();
-    exit_code_ = 1;
+    end_ = status;
     log_.note("the model could not be loaded: " + status.message());
     server_->loop().after(0.05, [this] { server_->stop(); });
   });
@@ -241,7 +280,7 @@ Service::Client Service::client_of(const http::Request& request) const {
 std::optional<ApiError> Service::admit(const Client& client) {
   if (state_ == State::kLoading) {
     reject("loading");
-    return overloaded("model_loading", "The model is still being loaded.", 5);
+    return not_loaded();
   }
   if (state_ == State::kDraining) {
     reject("draining");

@@ -43,8 +43,10 @@ Json Service::status(const Client& client) const {
   for (const auto& job : jobs_) {
     if (job->owner() == client.name) requests.push_back(request_json(*job, now));
   }
+  const Json loading = state_ == State::kLoading ? loading_json() : Json(nullptr);
   return {{"object", "nautile.status"},
           {"state", state},
+          {"loading", loading},
           {"version", options_.version},
           {"model", backend_ ? backend_->model.name : options_.model_shown},
           {"uptime_s", now - started_s_},

@@ -3,11 +3,9 @@
 // made.
 //
 //   raw_engine MODEL_DIRECTORY BATCH TOKENS
-#include <sched.h>
 #include <sys/resource.h>
 
 #include <chrono>
-#include <fstream>
 #include <iostream>
 #include <thread>
 
@@ -24,25 +22,9 @@ double processor_seconds() {
   return seconds(use.ru_utime) + seconds(use.ru_stime);
 }
 
-// The pool's workers are pinned, the engine's own thread is not: a scheduler that packs threads may put both on one
-// core while nothing else runs. Here it gets the first core, so that the engine is at its best.
-void pin_engine_thread() {
-  for (const auto& task : std::filesystem::directory_iterator("/proc/self/task")) {
-    std::string name;
-    std::getline(std::ifstream(task.path() / "comm"), name);
-    if (name != "nautile-engine") continue;
-    cpu_set_t first;
-    CPU_ZERO(&first);
-    CPU_SET(0, &first);
-    sched_setaffinity(std::atoi(task.path().filename().c_str()), sizeof first, &first);
-  }
-}
-
 int run(const std::string& directory, int batch, int tokens) {
   auto model = load::open(directory, 0);
   auto engine = load::must(start_engine(*model, {}), "start");
-  std::this_thread::sleep_for(std::chrono::milliseconds(50));  // until the thread has its name
-  pin_engine_thread();
   const ChatTokens ends = load::must(ChatTokens::find(model->tokenizer()), "chat tokens");
   std::string line;
   for (int round = 0; std::getline(std::cin, line); ++round) {
