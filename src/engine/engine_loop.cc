@@ -203,8 +203,9 @@ EngineLoop::EngineLoop(LoadedModel& model, const EngineOptions& options, std::un
   stats_.max_sequences = options_.max_sequences;
   stats_.context_tokens = context_;
   phase_since_ = seconds_now();
-  thread_ = std::thread([this] {
+  thread_ = std::thread([this, &pool = model.pool()] {
     pthread_setname_np(pthread_self(), "nautile-engine");
+    pool.pin_caller();
     run();
   });
 }

@@ -23,7 +23,7 @@ struct ApiError {
   std::string message;  // for a person; never a path, pointer or text of a library
   std::string param{};  // the field, empty: null
   int retry_after_s = 0;
-  std::vector<std::pair<std::string, int64_t>> extra{};  // further members: n_ctx, ...
+  std::vector<std::pair<std::string, Json>> extra{};  // further members: n_ctx, loading, ...
   Json details{};                                        // Messages: error.details, for clients that read codes there
 };
 

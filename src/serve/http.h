@@ -142,6 +142,8 @@ class Server {
   virtual void run() = 0;
   virtual void stop() = 0;
   virtual size_t open_connections() const = 0;
+  // Requests that have been handed over and whose answer has not left whole.
+  virtual size_t answering() const = 0;
 };
 
 // For other files and tests.

@@ -37,6 +37,15 @@ struct BodyRoom {
   uint64_t taken = 0;
 };
 
+// An answer under way, as long as it lives.
+struct Answering {
+  explicit Answering(Host& its_host) : host(its_host) { host.count_answering(1); }
+  ~Answering() { host.count_answering(-1); }
+  Answering(const Answering&) = delete;
+  Answering& operator=(const Answering&) = delete;
+  Host& host;
+};
+
 }  // namespace
 
 // The answer to one request: what the handler writes waits here for the socket.
@@ -327,6 +336,7 @@ awaitable<std::optional<Fault>> Connection::read_body(Parser& parser, Request& r
 
 // Sends what the handler writes until it has ended or the client is gone.
 awaitable<Connection::Next> Connection::serve(std::shared_ptr<Answer> answer) {
+  const Answering answering(host_);
   if (!answer->ended_) {
     watching_ = true;
     asio::co_spawn(

@@ -42,6 +42,7 @@ class Host {
  public:
   virtual ~Host() = default;
   virtual void leave(const std::string& peer) = 0;
+  virtual void count_answering(int change) = 0;
   // Bytes of a body: false when there is no room for them.
   virtual bool take_body(uint64_t bytes) = 0;
   virtual void give_body(uint64_t bytes) = 0;

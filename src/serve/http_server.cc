@@ -64,6 +64,7 @@ class Core final : public Server, public Loop, public Host {
   Loop& loop() override { return *this; }
   int port(int listener) const override { return acceptors_[listener].local_endpoint().port(); }
   size_t open_connections() const override { return open_; }
+  size_t answering() const override { return answering_; }
 
   void post(std::function<void()> work) override { asio::post(context_, std::move(work)); }
   void after(double seconds, std::function<void()> work) override {
@@ -83,6 +84,7 @@ class Core final : public Server, public Loop, public Host {
     if (found != per_address_.end() && --found->second == 0) per_address_.erase(found);
     room_.cancel();
   }
+  void count_answering(int change) override { answering_ += static_cast<size_t>(change); }
   bool take_body(uint64_t bytes) override {
     if (bodies_ + bytes > std::max(options_.max_bodies, options_.max_body)) return false;
     bodies_ += bytes;
@@ -130,7 +132,7 @@ class Core final : public Server, public Loop, public Host {
 
   ServerOptions options_;
   Handler& handler_;
-  size_t open_ = 0;
+  size_t open_ = 0, answering_ = 0;
   std::atomic<uint64_t> bodies_{0};  // given back by whichever thread drops a request last
   std::unordered_map<std::string, size_t> per_address_;
   asio::io_context context_{1};

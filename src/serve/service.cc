@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <csignal>
+#include <cstring>
 
 #include "sys/clock.h"
 
@@ -12,6 +13,7 @@ namespace nautile::serve {
 namespace {
 
 constexpr size_t kMaxKeyFile = 1 << 20;
+constexpr double kLastBytesSeconds = 0.2;  // for the errors of requests that were ended, to those who read them
 
 std::string_view media_type(std::string_view content_type) {
   std::string_view type = content_type.substr(0, content_type.find(';'));
@@ -106,11 +108,49 @@ void Service::became_ready(std::shared_ptr<Backend> backend) {
   });
 }
 
+void Service::loading(const char* what, uint64_t done, uint64_t total) {
+  const std::lock_guard lock(loading_mutex_);
+  if (std::strcmp(loading_.what, what) != 0) loading_.began_s = seconds_now();
+  loading_.what = what;
+  loading_.done = done;
+  loading_.total = total;
+}
+
+Json Service::loading_json() const {
+  const std::lock_guard lock(loading_mutex_);
+  Json json = {{"phase", loading_.what}, {"seconds", seconds_now() - started_s_}};
+  if (loading_.total > 0) {
+    json["percent"] = 100 * static_cast<double>(loading_.done) / static_cast<double>(loading_.total);
+    json["done_bytes"] = loading_.done;
+    json["total_bytes"] = loading_.total;
+  }
+  return json;
+}
+
+// Comes back when this part will be done by its rate so far, within a minute.
+ApiError Service::not_loaded() const {
+  const Json progress = loading_json();
+  int wait_s = 5;
+  std::string message = "The model is still being loaded: " + progress["phase"].get<std::string>();
+  if (progress.contains("percent")) {
+    const std::lock_guard lock(loading_mutex_);
+    message += fmt::format(", {:.0f}% of {:.1f} GB", progress["percent"].get<double>(),
+                           static_cast<double>(loading_.total) / 1e9);
+    const double spent = seconds_now() - loading_.began_s, done = static_cast<double>(loading_.done);
+    if (done > 0) {
+      wait_s = static_cast<int>(std::clamp(spent * (static_cast<double>(loading_.total) - done) / done, 1.0, 60.0));
+    }
+  }
+  ApiError error = overloaded("model_loading", message + ".", wait_s);
+  error.extra = {{"loading", progress}};
+  error.details = {{"loading", progress}};
+  return error;
+}
+
 void Service::load_failed(const Status& status) {
   server_->loop().post([this, status] {
     state_ = State::kFailed;
-    load_error_ = status.what();
-    exit_code_ = 1;
+    end_ = status;
     log_.note("the model could not be loaded: " + status.message());
     server_->loop().after(0.05, [this] { server_->stop(); });
   });
@@ -240,7 +280,7 @@ Service::Client Service::client_of(const http::Request& request) const {
 std::optional<ApiError> Service::admit(const Client& client) {
   if (state_ == State::kLoading) {
     reject("loading");
-    return overloaded("model_loading", "The model is still being loaded.", 5);
+    return not_loaded();
   }
   if (state_ == State::kDraining) {
     reject("draining");
@@ -274,22 +314,31 @@ void Service::on_signal(int signal) {
 void Service::drain() {
   state_ = State::kDraining;
   log_.note(fmt::format("draining: {} requests are running", jobs_.size()));
+  stop_by_s_ = seconds_now() + options_.drain_timeout_s;
   if (options_.drain_timeout_s <= 0) return stop_now();
   server_->loop().after(options_.drain_timeout_s, [this] { stop_now(); });
   maybe_stopped();
 }
 
 void Service::stop_now() {
+  stop_by_s_ = std::min(stop_by_s_, seconds_now() + kLastBytesSeconds);
   const std::set<std::shared_ptr<Job>> jobs = jobs_;
   for (const auto& job : jobs) job->abort(overloaded("server_draining", "The server is shutting down.", 5), "drain");
   maybe_stopped();
 }
 
 void Service::maybe_stopped() {
-  if (state_ != State::kDraining || !jobs_.empty() || preparing_ > 0) return;
-  // A moment for the last bytes to leave.
-  server_->loop().after(0.1, [this] {
-    if (jobs_.empty() && preparing_ == 0) server_->stop();
+  if (state_ != State::kDraining || !jobs_.empty() || preparing_ > 0 || stopping_) return;
+  stopping_ = true;
+  stop_when_sent();
+}
+
+// The last job may have ended with a megabyte of its answer unsent. Nothing is admitted any more, so that what is under
+// way grows no longer.
+void Service::stop_when_sent() {
+  server_->loop().after(0.02, [this] {
+    if (server_->answering() > 0 && seconds_now() < stop_by_s_) return stop_when_sent();
+    server_->stop();
   });
 }
 

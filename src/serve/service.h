@@ -1,11 +1,12 @@
 // The service behind the HTTP server: routing, keys, admission, jobs, probes, metrics, draining.
 //
 // States: loading (no backend yet), ready, draining, failed. The port is open in all of them; only ready ones admit.
-// Thread-safety: the io thread, but for became_ready() and load_failed(), which post to it. Source: spec api.md 3, 14.
+// Thread-safety: the io thread, but for loading(), became_ready() and load_failed(), which the loading thread calls. Source: spec api.md 3, 14.
 #pragma once
 
 #include <map>
 #include <memory>
+#include <mutex>
 #include <set>
 #include <string>
 #include <vector>
@@ -69,13 +70,14 @@ class Service final : public http::Handler {
     pacer_ = std::make_unique<Pacer>(server.loop(), options_.write_interval_s);
   }
 
-  // From the thread that loads.
+  // From the thread that loads. `what` is being done; bytes, 0 of 0 where nothing can be counted. Of static lifetime.
+  void loading(const char* what, uint64_t done, uint64_t total);
   void became_ready(std::shared_ptr<Backend> backend);
   void load_failed(const Status& status);
   // After the server has stopped and before it goes: ends workers, jobs and engine, which post to its loop.
   void close();
-  // Exit code of the process once the server has stopped.
-  int exit_code() const { return exit_code_; }
+  // How the process ends once the server has stopped: what the load failed with, else done.
+  const Status& end() const { return end_; }
 
   std::optional<http::Response> head(const http::Request& request) override;
   void handle(std::shared_ptr<http::Exchange> exchange) override;
@@ -94,10 +96,13 @@ class Service final : public http::Handler {
   // service.cc
   Client client_of(const http::Request& request) const;
   std::optional<ApiError> admit(const Client& client);
+  Json loading_json() const;   // what is being done, how far it has come, for how long the server has been loading
+  ApiError not_loaded() const;
   bool needs_key(const http::Request& request, const Route* route) const;
   void drain();
   void stop_now();
   void maybe_stopped();
+  void stop_when_sent();
   void reload();
   void watch();
   void observe_http(const http::Request& request, const char* route, int status);
@@ -137,10 +142,17 @@ class Service final : public http::Handler {
   GrammarCache grammars_;
   std::shared_ptr<Backend> backend_;
   State state_ = State::kLoading;
-  std::string load_error_;
+  mutable std::mutex loading_mutex_;
+  struct {
+    const char* what = "opening";
+    uint64_t done = 0, total = 0;
+    double began_s = 0;  // this part
+  } loading_;
   std::set<std::shared_ptr<Job>> jobs_;
   size_t preparing_ = 0;
-  int exit_code_ = 0;
+  Status end_;
+  bool stopping_ = false;  // the last answers are leaving
+  double stop_by_s_ = 0;   // draining: when it stops whatever has not left
   std::string stuck_phase_;
   double started_s_ = 0;
   int64_t started_unix_ = 0;
@@ -148,6 +160,10 @@ class Service final : public http::Handler {
   // Last: its threads are joined before anything they use goes.
   std::unique_ptr<Workers> workers_;
 };
+
+// Requests in the engine's batch now, those whose prompt is being computed included. From its counters: its gauges are
+// those of the last finished step, and a step that reads a long prompt takes seconds.
+int64_t in_batch(const EngineStats& stats);
 
 // A static file compiled in from src/serve/page.
 struct Asset {

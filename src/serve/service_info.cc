@@ -59,11 +59,16 @@ void Service::inform(std::shared_ptr<http::Exchange> exchange, const Match& matc
     case Action::kReady: {
       if (ready) return answer_json(*exchange, route, health("ready", "Service is ready."));
       const char* status = state_ == State::kLoading ? "loading" : state_ == State::kDraining ? "draining" : "failed";
-      Json body = error_body(
-          overloaded(state_ == State::kDraining ? "server_draining" : "model_loading", "Service is not ready.", 5),
-          Dialect::kOpenAi, exchange->request.id);
-      body.update(health(status, "Service is not ready."));
-      return answer_json(*exchange, route, body, 503);
+      const bool loading = state_ == State::kLoading;
+      const ApiError error =
+          loading ? not_loaded()
+                  : overloaded(state_ == State::kDraining ? "server_draining" : "model_loading", "Service is not ready.", 5);
+      http::Response response = error_response(error, Dialect::kOpenAi, exchange->request.id);
+      Json body = error_body(error, Dialect::kOpenAi, exchange->request.id);
+      body.update(health(status, error.message.c_str()));
+      if (loading) body["loading"] = loading_json();
+      response.body = body.dump(-1, ' ', false, Json::error_handler_t::replace);
+      return answer(*exchange, route, std::move(response));
     }
     case Action::kVersion:
       return answer_json(*exchange, route, {{"release", options_.version}, {"api", kApiVersion}});
@@ -91,7 +96,7 @@ void Service::inform(std::shared_ptr<http::Exchange> exchange, const Match& matc
     }
     case Action::kTokenizerInfo: {
       if (!backend_)
-        return answer(*exchange, route, overloaded("model_loading", "The model is still being loaded.", 5));
+        return answer(*exchange, route, not_loaded());
       const ServedModel& model = backend_->model;
       auto text = [&](TokenId id) { return std::string(model.tokenizer->bytes_of(id)); };
       // No chat template: conversations are rendered by /v1/chat/completions/render.
@@ -112,7 +117,7 @@ void Service::inform(std::shared_ptr<http::Exchange> exchange, const Match& matc
     case Action::kAnthropicModels:
     case Action::kModel: {
       if (!backend_)
-        return answer(*exchange, route, overloaded("model_loading", "The model is still being loaded.", 5));
+        return answer(*exchange, route, not_loaded());
       const ServedModel& model = backend_->model;
       const bool anthropic =
           route.action == Action::kAnthropicModels || !exchange->request.header("anthropic-version").empty();

@@ -3,6 +3,7 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <filesystem>
 #include <fstream>
 
@@ -32,6 +33,11 @@ int64_t open_descriptors() {
 
 }  // namespace
 
+int64_t in_batch(const EngineStats& stats) {
+  const uint64_t ended = stats.finished + stats.cancelled + stats.failed;
+  return std::max<int64_t>(0, static_cast<int64_t>(stats.submitted - ended) - stats.queued);
+}
+
 std::string Service::metrics_page() const {
   std::string out;
   const std::string model = backend_ ? backend_->model.name : options_.model_shown;
@@ -46,7 +52,7 @@ std::string Service::metrics_page() const {
     write_single(name, "counter", help, base, value, out);
   };
   auto share = [](double part, double whole) { return whole > 0 ? part / whole : 0; };
-  gauge("vllm:num_requests_running", "Requests in the batch.", static_cast<double>(stats.running));
+  gauge("vllm:num_requests_running", "Requests in the batch.", static_cast<double>(in_batch(stats)));
   gauge("vllm:num_requests_waiting", "Requests waiting.",
         static_cast<double>(stats.queued) + static_cast<double>(preparing_));
   gauge("vllm:kv_cache_usage_perc", "Share of the planned state memory in use, 0 to 1.",
@@ -123,7 +129,7 @@ std::string Service::nim_metrics_page() const {
   auto single = [&](const char* name, const char* type, double value) {
     write_single(name, type, "As in NIM.", base, value, out);
   };
-  single("num_requests_running", "gauge", static_cast<double>(stats.running));
+  single("num_requests_running", "gauge", static_cast<double>(in_batch(stats)));
   single("num_requests_waiting", "gauge", static_cast<double>(stats.queued));
   single("num_request_max", "gauge", static_cast<double>(stats.max_sequences));
   single("gpu_cache_usage_perc", "gauge",

@@ -2,6 +2,8 @@
 //
 // Scrapers read /metrics; this is that page's figures without parsing, and the caller's own running requests with how
 // far each has come, so that a long prompt can show its progress.
+#include <algorithm>
+
 #include "serve/service.h"
 #include "sys/clock.h"
 
@@ -36,12 +38,15 @@ Json Service::status(const Client& client) const {
                                                    : "failed";
   const double now = seconds_now();
   const EngineStats s = backend_ ? backend_->engine->stats() : EngineStats();
+  const int64_t running = in_batch(s);
   Json requests = Json::array();
   for (const auto& job : jobs_) {
     if (job->owner() == client.name) requests.push_back(request_json(*job, now));
   }
+  const Json loading = state_ == State::kLoading ? loading_json() : Json(nullptr);
   return {{"object", "nautile.status"},
           {"state", state},
+          {"loading", loading},
           {"version", options_.version},
           {"model", backend_ ? backend_->model.name : options_.model_shown},
           {"uptime_s", now - started_s_},
@@ -49,9 +54,9 @@ Json Service::status(const Client& client) const {
           {"engine",
            {{"phase", s.phase},
             {"phase_s", s.phase_s},
-            {"running", s.running},
+            {"running", running},
             {"waiting", s.queued + static_cast<int64_t>(preparing_)},
-            {"prefilling", s.prefilling},
+            {"prefilling", std::max<int64_t>(0, running - s.running)},
             {"paused", s.paused},
             {"max_sequences", s.max_sequences},
             {"context_tokens", s.context_tokens},

@@ -31,6 +31,7 @@ ThreadPool::ThreadPool(int threads) : shares_(static_cast<size_t>(std::max(threa
   const size_t wanted = shares_.size();
   const bool pinned = wanted <= cores.size() && read_limits().cpus == 0;
   spins_ = wanted <= cpus.size() ? kSpins : kSpinsOfTooMany;
+  if (pinned && wanted > 1) caller_cpu_ = cores[0].cpu;
   for (int worker = 1; worker < threads; ++worker) {
     workers_.emplace_back([this, worker] { work(worker); });
     pthread_setname_np(workers_.back().native_handle(), ("nautile-" + std::to_string(worker)).c_str());
@@ -48,6 +49,14 @@ ThreadPool::~ThreadPool() {
   epoch_.fetch_add(1);
   epoch_.notify_all();
   for (std::thread& worker : workers_) worker.join();
+}
+
+void ThreadPool::pin_caller() const {
+  if (caller_cpu_ < 0) return;
+  cpu_set_t one;
+  CPU_ZERO(&one);
+  CPU_SET(caller_cpu_, &one);
+  pthread_setaffinity_np(pthread_self(), sizeof one, &one);
 }
 
 void ThreadPool::work(int worker) {

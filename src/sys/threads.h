@@ -25,6 +25,10 @@ class ThreadPool {
   ThreadPool(const ThreadPool&) = delete;
   ThreadPool& operator=(const ThreadPool&) = delete;
 
+  // Pins the calling thread to the core that is left for worker 0, where workers are pinned. For a thread that does
+  // nothing else: a scheduler that packs threads puts it beside a spinning worker otherwise.
+  void pin_caller() const;
+
   int threads() const { return static_cast<int>(workers_.size()) + 1; }
 
   // Runs job(worker) once on every worker and returns when all are done.
@@ -48,6 +52,7 @@ class ThreadPool {
   std::vector<std::thread> workers_;
   std::vector<Share> shares_;
   int spins_;
+  int caller_cpu_ = -1;  // -1: nobody is pinned
   const FunctionRef<void(int)>* job_ = nullptr;
   alignas(64) std::atomic<unsigned> epoch_{0};
   alignas(64) std::atomic<int> pending_{0};

@@ -9,7 +9,7 @@ import sys
 import time
 
 class Server:
-    def __init__(self, nautile, *flags, backend="scripted", model=None, env=None, port=0):
+    def __init__(self, nautile, *flags, backend="scripted", model=None, env=None, port=0, wait=True):
         arguments = [nautile, "serve"] + ([model] if model else [])
         arguments += ["--port", str(port), "--backend", backend, *flags]
         self.lines = []
@@ -25,7 +25,7 @@ class Server:
         import threading
         self.reader = threading.Thread(target=self._read, daemon=True)
         self.reader.start()
-        deadline = time.time() + 60
+        deadline = time.time() + (60 if wait else 0)
         while time.time() < deadline and self.get("/v1/health/ready").status != 200:
             time.sleep(0.02)
 

@@ -131,14 +131,18 @@ def conversation(nautile):
 
 
 def leaves(nautile):
-    with start(nautile) as server:
-        for prompt, stream in (("hello", True), ("hello", False), ("word " * 8000, True)):
+    with start(nautile, "--step-tokens", "128") as server:  # short steps: a sanitizer makes one of 512 last for seconds
+        for prompt, stream in (("hello", True), ("hello", False), ("word " * 14000, True)):
             data = json.dumps(chat(prompt, stream=stream, max_tokens=16000, ignore_eos=True)).encode()
             s = server.connect()
             s.sendall(head("POST", "/v1/chat/completions", {"Content-Type": "application/json", "Content-Length": len(data)}) + data)
             eventually(lambda: server.metric("vllm:num_requests_running") == 1, 10, "it runs")
+            if prompt != "hello":
+                check(server.get("/v1/status").json()["engine"]["prefilling"] == 1, "what is being read counts as running, from the first step on")
+                eventually(lambda: server.get("/v1/status").json()["requests"][0]["phase"] == "prefill", 10, "a step of the prompt has been read")
             s.close()
             eventually(lambda: server.metric("vllm:num_requests_running") == 0, 1, "idle within a second")
+        check(server.metric("nautile_requests_cancelled_total", 'phase="prefill"') >= 1, "it left while its prompt was read")
 
 
 if __name__ == "__main__":

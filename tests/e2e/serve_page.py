@@ -394,31 +394,32 @@ def pictures(nautile):
         page.wait("document.querySelectorAll('.assistant').length === 3 && " + DONE)
         page.click(".reasoning summary")
         page.js("document.querySelector('#text').focus(); document.querySelector('#scroll').scrollTop = 0")
-        time.sleep(0.4)
+        page.wait("document.getAnimations().every((a) => a.playState !== 'running') && document.querySelector('#scroll').scrollTop === 0")
         page.screenshot(FLAGS.pictures / "chat.png")
 
-        begin = time.time()
-        over = begin + 110
+        over = threading.Event()
 
         def client(seed):  # long prompts, long answers and pauses, in turn
             turn = 0
-            while time.time() < over:
+            while not over.is_set():
                 turn += 1
                 story = f"Note {seed} of {turn // 4}. The code word for the amber gate is falcon. " + "The river is wide and the boat is slow. " * (150 + 30 * seed)
                 server.post("/v1/chat/completions", chat(story + "What is the code word for the amber gate?"))
                 server.post("/v1/chat/completions", chat(f"What is {100 + seed * 37 + turn} + {200 + turn * 11}?", ignore_eos=True,
                                                          max_tokens=1500 + 2500 * ((turn + seed) % 4)))
-                time.sleep(2 * ((turn * 7 + seed * 3) % 5) / (1 + turn % 3))
+                over.wait(2 * ((turn * 7 + seed * 3) % 5) / (1 + turn % 3))
 
         page.js("location.hash = '#status'")
         page.size(1240, 1050)
+        points = "(document.querySelector('#s-batch-chart polyline.running')?.points.numberOfItems ?? 0)"
         clients = [threading.Thread(target=client, args=(seed,)) for seed in range(6)]
         for n, thread in enumerate(clients):
             thread.start()
-            time.sleep(3 + n)
-        time.sleep(max(0, begin + 86 - time.time()))
-        page.wait("document.querySelectorAll('#s-requests li:not(.none)').length >= 3 && parseFloat(document.querySelector('#s-decode').textContent) > 5")
+            page.wait(f"{points} >= {4 * n + 4}", 60)  # one after another, so that the curves climb
+        page.wait(f"{points} >= 80", 240)  # curves that fill their fields
+        page.wait("document.querySelectorAll('#s-requests li:not(.none)').length >= 3 && parseFloat(document.querySelector('#s-decode').textContent) > 5", 60)
         page.screenshot(FLAGS.pictures / "status.png")
+        over.set()
         for thread in clients:
             thread.join()
 

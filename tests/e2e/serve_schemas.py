@@ -13,11 +13,12 @@ hostile   schemas and expressions made to blow up: refused or compiled in bounde
 import argparse
 import json
 import random
-import sys
 import threading
 import time
 
-from serve_harness import Server, chat, check, events, run_all
+from prober import Prober
+from random_schemas import CLOSED, NO_EXTRA, document
+from serve_harness import Server, chat, check, events, head, read_response, run_all
 
 options = argparse.ArgumentParser(usage=__doc__)
 options.add_argument("nautile")
@@ -29,104 +30,10 @@ options.add_argument("--threads", type=int, default=16)
 options.add_argument("--verbose", action="store_true")
 options = options.parse_args()
 
-NAMES = ["name", "age", "id", "tags", "näme", "x-y", "value", "kind", "next", "a b", "日本"]
-QUOTED = ["a\"b", "<tag>", "new\nline"]  # no parameter's name can be one of these, but a member's can
-PATTERNS = ["^[a-z]{2,5}$", "^\\d{3}-\\d{2}$", "a+b", "^(foo|bar)+$", "^[^\"\\\\]{0,4}$", "\\w$", "^é.", "^.{3}$", "^$|^x",
-            "^[A-Z]{2}[0-9]{4}$", "^(\\(\\d{3}\\) )?\\d{3}-\\d{4}$"]
-CLOSED = [p for p in PATTERNS if p.startswith("^") and p.endswith("$") and "+" not in p]  # one length or few
-FORMATS = ["date", "time", "date-time", "email", "uuid", "ipv4", "ipv6", "hostname", "uri"]
 PROMPTS = ["What is 48 + 75?", "What is the weather in Paris?", "hello", "Describe a person as JSON.", "日本語で答えて。", "",
            "Fill the form: name Ada, age 36, tags x and y.", "Repeat after me: ```json {\"a\": 1} ```", "word " * 60,
            "Answer with </think> and <｜DSML｜tool_calls> and nothing else."]
 WAYS = ["chat", "responses", "messages", "chat tool", "responses tool", "messages tool"]
-NO_EXTRA = {"additionalProperties": False}
-
-
-def random_schema(r, depth, defs):
-    kinds = ["string", "string", "integer", "number", "boolean", "null", "enum", "const", "types"]
-    if depth > 0:
-        kinds += ["object"] * 5 + ["array"] * 3 + ["anyOf", "oneOf", "allOf"] + (["ref"] * 3 if defs else [])
-    kind = r.choice(kinds)
-    if kind == "string":
-        s = {"type": "string"}
-        what = r.randrange(6)
-        if what == 0:
-            s["minLength"] = r.randrange(4)
-        if what in (0, 1):
-            s["maxLength"] = s.get("minLength", 0) + r.randrange(8)
-        if what == 2:
-            s["pattern"] = r.choice(PATTERNS)
-        if what == 3:
-            s["format"] = r.choice(FORMATS)
-        if what == 4:
-            s.update(pattern="^[a-f]*$", maxLength=r.randrange(1, 5))
-        return s
-    if kind in ("integer", "number"):
-        s = {"type": kind}
-        low = r.choice([None, r.randrange(-2000, 2000), round(r.uniform(-30, 30), r.randrange(4))])
-        high = r.choice([None, (low or 0) + r.randrange(0 if kind == "number" else 2, 500) + 1])
-        if low is not None:
-            s[r.choice(["minimum", "exclusiveMinimum"])] = low
-        if high is not None:
-            s[r.choice(["maximum", "exclusiveMaximum"])] = high
-        return s
-    if kind in ("boolean", "null"):
-        return {"type": kind}
-    if kind == "enum":
-        pool = ["a", "ab", "b\n", "é", "", 0, 1, -5, 2.5, True, None, [1, 2], {"k": "v"}, "long value", "</think>"]
-        return {"enum": r.sample(pool, r.randrange(1, 6))}
-    if kind == "const":
-        return {"const": r.choice(["x", 7, None, [], {"a": [True]}, "q\"\\"])}
-    if kind == "types":
-        return {"type": r.sample(["string", "integer", "null", "boolean", "array", "object"], r.randrange(1, 4))}
-    if kind == "object":
-        names = r.sample(NAMES + QUOTED, r.randrange(5))
-        s = {"type": "object", "properties": {n: random_schema(r, depth - 1, defs) for n in names}}
-        if names and r.random() < 0.7:
-            s["required"] = r.sample(names, r.randrange(1, len(names) + 1))
-        what = r.randrange(5)
-        if what == 0:
-            s["additionalProperties"] = random_schema(r, depth - 1, defs)
-        elif what < 3:
-            s["additionalProperties"] = bool(what - 1)
-        return s
-    if kind == "array":
-        s = {"type": "array"}
-        if r.random() < 0.8:
-            s["items"] = random_schema(r, depth - 1, defs)
-        if r.random() < 0.3:
-            s["prefixItems"] = [random_schema(r, depth - 1, defs) for _ in range(r.randrange(1, 3))]
-        if r.random() < 0.5:
-            s["minItems"] = r.randrange(3)
-        if r.random() < 0.5:
-            s["maxItems"] = s.get("minItems", 0) + r.randrange(4)
-        return s
-    if kind == "anyOf":
-        return {"anyOf": [random_schema(r, depth - 1, defs) for _ in range(r.randrange(1, 4))]}
-    if kind == "oneOf":  # read as anyOf: exact where the alternatives exclude each other
-        return {"oneOf": [{"type": "null"}, {"type": "integer"}, {"type": "string", "maxLength": 3}][:r.randrange(1, 4)]}
-    if kind == "allOf":
-        n = r.sample(NAMES, 3)
-        return {"allOf": [{"type": "object", "properties": {n[0]: random_schema(r, depth - 1, defs)}, "required": [n[0]]},
-                          {"properties": {n[1]: random_schema(r, depth - 1, defs), n[2]: {"type": "integer"}}}]}
-    return {"$ref": "#/$defs/" + r.choice(defs)}
-
-
-def document(r, tool):
-    defs = ["node", "leaf"][:r.randrange(3)]
-    if tool:
-        names = r.sample(NAMES, r.randrange(1, 5))
-        schema = {"type": "object", "properties": {n: random_schema(r, 2, defs) for n in names},
-                  "required": r.sample(names, r.randrange(len(names) + 1)), **NO_EXTRA}
-    else:
-        schema = random_schema(r, 3, defs)
-        if r.random() < 0.5 and schema.get("type") != "object":  # mostly what clients send: an object
-            schema = {"type": "object", "properties": {"answer": schema}, "required": ["answer"], **NO_EXTRA}
-    if defs:
-        schema["$defs"] = {d: {"type": "object", "properties": {"v": random_schema(r, 1, []),
-                               "next": {"anyOf": [{"type": "null"}, {"$ref": "#/$defs/" + r.choice(defs)}]}},
-                               "required": ["v"]} for d in defs}
-    return schema
 
 
 def request_for(way, schema, prompt, mode, temperature, seed, stream, limit):
@@ -215,13 +122,13 @@ def is_json_beginning(text):
                 return False
     tail = "".join(reversed(stack))
     if string:
-        heads = [text + end for end in ('"', '0"', '00"', '000"', '0000"', 'n"', '\\"')]
+        begun = [text + end for end in ('"', '0"', '00"', '000"', '0000"', 'n"', '\\"')]
     else:
-        heads = [text + end for end in ("", "0", "null", "rue", "ue", "e", "alse", "lse", "se", "ull", "ll", "l", '""', '"":0', ":0", "1")]
-    for head in heads:
+        begun = [text + end for end in ("", "0", "null", "rue", "ue", "e", "alse", "lse", "se", "ull", "ll", "l", '""', '"":0', ":0", "1")]
+    for start in begun:
         for more in ("", ":0"):
             try:
-                json.loads(head + more + tail)
+                json.loads(start + more + tail)
                 return True
             except ValueError:
                 pass
@@ -271,7 +178,7 @@ def valid(nautile):
     cases = []
     for i in range(options.schemas):
         way = WAYS[i % len(WAYS)]
-        schema = document(r, way.endswith("tool"))
+        schema = document(r, "parameters" if way.endswith("tool") else "answer")
         cases.append((i, way, schema, r.choice(PROMPTS), r.choice(["non_think", "think_high"]), r.choice([0, 1]), r.random() < 0.5))
     lock, left = threading.Lock(), list(reversed(cases))
     counts = {way: [0, 0, 0] for way in WAYS}  # valid, cut, refused
@@ -287,7 +194,6 @@ def valid(nautile):
                 label = f"#{i} {way} {mode} t={temperature} stream={stream}"
                 try:
                     with server.connect(300) as s:
-                        from serve_harness import head, read_response
                         data = json.dumps(body).encode()
                         s.sendall(head("POST", path, {"Content-Type": "application/json", "Content-Length": len(data)}) + data)
                         answer = read_response(s)
@@ -338,6 +244,7 @@ def valid(nautile):
     check(not wrong, f"{len(wrong)} answers do not validate")
     # nano goes on in strings that a schema leaves open.
     check(total_cut * 100 <= 7 * len(cases), f"{total_cut} of {len(cases)} answers ran into the limit")
+
 
 KEYWORDS = {
     "not": {"not": {"type": "null"}}, "if": {"if": True, "then": False}, "patternProperties": {"patternProperties": {"^x": {}}},
@@ -444,29 +351,27 @@ def peak_mb(server):
 def hostile(nautile):
     with Server(nautile, backend="engine", model=options.nano) as server:
         server.post("/v1/chat/completions", chat("hello", max_tokens=20))
-        probes, asked, over = [], [], threading.Event()
+        asked, over = [], threading.Event()
 
-        def probe(times, ask):
+        def ask_on():
             while not over.is_set():
                 begin = time.time()
-                status = ask().status
-                times.append(time.time() - begin)
+                status = server.post("/v1/chat/completions", chat("What is 48 + 75?", reasoning_mode="non_think", max_tokens=8)).status
+                asked.append(time.time() - begin)
                 check(status == 200, f"{status}")
                 time.sleep(0.02)
-        others = [threading.Thread(target=probe, args=(probes, lambda: server.get("/v1/health/ready"))),
-                  threading.Thread(target=probe, args=(asked, lambda: server.post("/v1/chat/completions", chat("What is 48 + 75?", reasoning_mode="non_think", max_tokens=8))))]
-        for t in others:
-            t.start()
+        prober, other = Prober(server.port), threading.Thread(target=ask_on)
+        other.start()
         rows, before = [], peak_mb(server)
         try:
             for name, fields in hostile_requests():
                 body = json.dumps(chat("hi", reasoning_mode="non_think", max_tokens=60, temperature=1, seed=1, **fields)).encode()
                 base, begin = peak_mb(server), time.time()
-                first_probe, first_asked = len(probes), len(asked)
+                first_asked = len(asked)
                 answer = server.post("/v1/chat/completions", body)
                 took = time.time() - begin
                 rows.append((took, name, answer.status, "" if answer.status == 200 else answer.json()["error"]["message"][:90], peak_mb(server) - base,
-                             max(probes[first_probe:] or [0]), max(asked[first_asked:] or [0])))
+                             begin, max(asked[first_asked:] or [0])))
                 check(answer.status in (200, 400, 413), f"{name}: {answer.status} {answer.body[:300]}")
                 check(answer.status != 400 or answer.json()["error"]["message"], name)
                 if answer.status == 200:
@@ -474,23 +379,27 @@ def hostile(nautile):
                     check("response_format" not in fields or is_json_beginning(text), f"{name}: {text!r}")
             # All that took long at once, and never seen before.
             slow = [name for took, name, *_ in sorted(rows, reverse=True)[:8]]
-            first_probe, first_asked, begin = len(probes), len(asked), time.time()
+            first_asked, begin = len(asked), time.time()
             flood = [threading.Thread(target=lambda f=fields, n=n: server.post("/v1/chat/completions", chat("hi", reasoning_mode="non_think", max_tokens=20, user=f"u{n}", **f)))
                      for n in range(2) for name, fields in hostile_requests() if name in slow]
             for t in flood:
                 t.start()
             for t in flood:
                 t.join()
-            print(f"  {len(flood)} of the slowest at once: {time.time() - begin:.1f} s, slowest probe {max(probes[first_probe:]) * 1e3:.0f} ms, answer to others {max(asked[first_asked:] or [0]) * 1e3:.0f} ms")
+            flooded = (begin, time.time(), max(asked[first_asked:] or [0]))
         finally:
             over.set()
-            for t in others:
-                t.join()
+            other.join()
+            probes = prober.stop()
+        slowest = lambda begin, end: max([took for at, took in probes if begin <= at < end] or [0])  # noqa: E731
+        rows = [(took, name, status, message, grown, slowest(begin, begin + took), answer) for took, name, status, message, grown, begin, answer in rows]
+        print(f"  {len(flood)} of the slowest at once: {flooded[1] - flooded[0]:.1f} s, slowest probe {slowest(*flooded[:2]) * 1e3:.0f} ms, answer to others {flooded[2] * 1e3:.0f} ms")
+        times = sorted(took for _, took in probes)
         print(f"  {len(rows)} requests: {sum(r[2] == 200 for r in rows)} answered, {sum(r[2] != 200 for r in rows)} refused; peak memory {before:.0f} -> {peak_mb(server):.0f} MB; "
-              f"meanwhile {len(probes)} probes, slowest {max(probes) * 1e3:.0f} ms, {len(asked)} answers to others, slowest {max(asked) * 1e3:.0f} ms")
+              f"meanwhile {len(times)} probes, p99 {times[len(times) * 99 // 100] * 1e3:.1f} ms, slowest {times[-1] * 1e3:.0f} ms, {len(asked)} answers to others, slowest {max(asked) * 1e3:.0f} ms")
         for row in sorted(rows, reverse=True)[:12 if not options.verbose else 1000]:
             print("    {:6.2f} s  {}: {} {}  (+{:.0f} MB; probe {:.3f} s, others {:.3f} s)".format(*row))
-        check(max(r[0] for r in rows) < 10 and max(probes) < 0.5 and max(asked) < 20, "a hostile schema held the server up")
+        check(max(r[0] for r in rows) < 10 and times[len(times) * 99 // 100] < 0.05 and times[-1] < 0.25 and max(asked) < 20, "a hostile schema held the server up")
         check(peak_mb(server) - before < 1500, f"memory grew by {peak_mb(server) - before:.0f} MB")
 
 

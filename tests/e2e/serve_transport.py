@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import socket
+import subprocess
 import sys
 import tempfile
 import threading
@@ -395,6 +396,48 @@ def draining(nautile):
         check(server.stop(signal.SIGINT) == 0 and time.time() - begin < 3, "second signal")
 
 
+def late_reader(server, **fields):
+    """A client that asks for more than the kernel takes for it, and reads nothing until its answer is made."""
+    s = socket.socket()
+    s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    s.settimeout(20)
+    s.connect(("127.0.0.1", server.port))
+    data = json.dumps(chat(reasoning_mode="non_think", **fields)).encode()
+    s.sendall(head("POST", "/v1/chat/completions", {**JSON, **script(text="word " * 100, loop=True), "Content-Length": len(data)}) + data)
+    made = (lambda: server.metric("vllm:num_requests_running") == 1) if fields.get("stream") else server.requests  # a stream waits for its reader
+    eventually(made, 10, "the answer is made")
+    return s
+
+
+def drained_to_the_last_byte(nautile):
+    """The process ends when the last answer has left, not when it is made."""
+    slow = dict(max_tokens=6000, logprobs=True, top_logprobs=20)  # 6.7 MB
+    for fields in (slow, dict(slow, stream=True)):
+        with Server(nautile, "--context", "20000") as server:
+            with late_reader(server, **fields) as s:
+                server.process.send_signal(signal.SIGTERM)
+                eventually(lambda: server.get("/v1/health/ready").json()["status"] == "draining", what="draining")
+                try:
+                    server.process.wait(1)
+                    raise AssertionError("it ended before its answer was read")
+                except subprocess.TimeoutExpired:
+                    pass
+                answer = read_response(s)
+                check(not hasattr(answer, "cut") and answer.status == 200, "the whole answer")
+                if "stream" in fields:
+                    check(events(answer.body)[-1][1] == "[DONE]", "to its end")
+                else:
+                    check(answer.json()["usage"]["completion_tokens"] == 6000, "all of it")
+            check(server.process.wait(5) == 0, "then it ends")
+    # For one that never reads it waits for the drain timeout; a second signal does not wait.
+    for flag, signals in (("0.5", 1), ("60", 2)):
+        with Server(nautile, "--context", "20000", "--drain-timeout", flag) as server, late_reader(server, **slow):
+            for _ in range(signals):
+                server.process.send_signal(signal.SIGTERM)
+                eventually(lambda: any('"draining' in line for line in server.lines), what="draining")
+            check(server.process.wait(3) == 0, "it does not wait longer")
+
+
 def storm(nautile):
     """Many clients at once, a third of them leaving in the middle: nobody gets another's answer, and nothing stays behind."""
     import random
@@ -465,4 +508,4 @@ def fuzz(nautile):
 
 
 if __name__ == "__main__":
-    run_all((framing, attacks, large_bodies, timeouts, keys, cors, disconnects, paced, slow_reader, keep_alives, overload, draining, storm, fuzz), sys.argv[1])
+    run_all((framing, attacks, large_bodies, timeouts, keys, cors, disconnects, paced, slow_reader, keep_alives, overload, draining, drained_to_the_last_byte, storm, fuzz), sys.argv[1])

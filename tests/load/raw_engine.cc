@@ -1,18 +1,15 @@
 // The engine without a server, to hold one against: loads a model and, for every line on stdin, runs a batch of
 // generations like those that serve_load asks for and prints one JSON line. Nobody reads the tokens while they are
-// made.
+// made. What decides the speed is as in the server: the checkpoint's own sampling, ends ignored, no speculation.
 //
 //   raw_engine MODEL_DIRECTORY BATCH TOKENS
-#include <sched.h>
 #include <sys/resource.h>
 
 #include <chrono>
-#include <fstream>
 #include <iostream>
 #include <thread>
 
 #include "../engine_load/engine_load.h"
-#include "text/output_parser.h"
 
 namespace nautile {
 namespace {
@@ -24,26 +21,11 @@ double processor_seconds() {
   return seconds(use.ru_utime) + seconds(use.ru_stime);
 }
 
-// The pool's workers are pinned, the engine's own thread is not: a scheduler that packs threads may put both on one
-// core while nothing else runs. Here it gets the first core, so that the engine is at its best.
-void pin_engine_thread() {
-  for (const auto& task : std::filesystem::directory_iterator("/proc/self/task")) {
-    std::string name;
-    std::getline(std::ifstream(task.path() / "comm"), name);
-    if (name != "nautile-engine") continue;
-    cpu_set_t first;
-    CPU_ZERO(&first);
-    CPU_SET(0, &first);
-    sched_setaffinity(std::atoi(task.path().filename().c_str()), sizeof first, &first);
-  }
-}
-
 int run(const std::string& directory, int batch, int tokens) {
   auto model = load::open(directory, 0);
-  auto engine = load::must(start_engine(*model, {}), "start");
-  std::this_thread::sleep_for(std::chrono::milliseconds(50));  // until the thread has its name
-  pin_engine_thread();
-  const ChatTokens ends = load::must(ChatTokens::find(model->tokenizer()), "chat tokens");
+  EngineOptions options;
+  options.speculation = Speculation::kOff;
+  auto engine = load::must(start_engine(*model, options), "start");
   std::string line;
   for (int round = 0; std::getline(std::cin, line); ++round) {
     const double cpu = processor_seconds();
@@ -53,9 +35,9 @@ int run(const std::string& directory, int batch, int tokens) {
       const std::string text = fmt::format("<｜begin▁of▁sentence｜><｜User｜>What is {} + {}?<｜Assistant｜><think>",
                                            (round * batch + i) % 900 + 100, (round * batch + i) * 7 % 900 + 100);
       request.prompt = load::must(model->tokenizer().encode(text, true), "encode");
-      request.max_tokens = request.min_tokens = tokens;
-      request.end_tokens = {ends.eos, ends.bos, ends.user, ends.assistant};
-      request.speculate = false;
+      request.max_tokens = tokens;  // no end tokens: as with ignore_eos
+      request.sampling.temperature = model->default_temperature();
+      request.sampling.top_p = model->default_top_p();
       request.sampling.seed = static_cast<uint64_t>(round * batch + i);
       request.event_capacity = static_cast<size_t>(tokens) + 16;
       running.push_back(load::must(engine->submit(std::move(request)), "submit"));

@@ -33,7 +33,10 @@ Result<std::unique_ptr<LoadedModel>> ModelFlags::load(FileSystem& files) {
     NAUTILE_ASSIGN(directory, find_nano(files));
   }
   LoadBar bar(quiet);
-  options.progress = [&](const LoadProgress& progress) { bar.show(progress); };
+  options.progress = [&](const LoadProgress& progress) {
+    bar.show(progress);
+    if (watch) watch(progress);
+  };
   options.notice = [&](const std::string& text) { bar.notice(text); };
   auto model = LoadedModel::load(files, directory, options);
   options.progress = nullptr;

@@ -16,6 +16,7 @@ struct ModelFlags {
   LoadOptions options;
   std::string numerics = "fast";
   bool quiet = false;  // no progress of loading; what is not as asked for is still said
+  LoadProgressFunction watch = nullptr;  // is told of the progress too
 
   void add(CLI::App& verb);
   // Opens the model; the directory in use is left in `directory`.

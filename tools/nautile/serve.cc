@@ -3,6 +3,7 @@
 // The port opens at once; the model loads on a thread of its own, and /v1/health/ready says when it is there.
 #include <fmt/format.h>
 
+#include <atomic>
 #include <cstdlib>
 #include <thread>
 
@@ -85,7 +86,7 @@ Status fill_model(serve::ServedModel& served, const ServeFlags& flags, bool offi
   return {};
 }
 
-Result<std::shared_ptr<serve::Backend>> load_backend(ServeFlags& flags, FileSystem& files) {
+Result<std::shared_ptr<serve::Backend>> load_backend(ServeFlags& flags, FileSystem& files, serve::Service& service) {
   const double begin = seconds_now();
   auto backend = std::make_shared<serve::Backend>();
   auto loaded = std::make_shared<Loaded>();
@@ -115,12 +116,14 @@ Result<std::shared_ptr<serve::Backend>> load_backend(ServeFlags& flags, FileSyst
     }
   } else {
     flags.model.quiet = flags.quiet;
+    flags.model.watch = [&](const LoadProgress& p) { service.loading(p.what, p.done, p.total); };
     NAUTILE_ASSIGN(loaded->model, flags.model.load(files));
     LoadedModel& model = *loaded->model;
     served.tokenizer = &model.tokenizer();
     NAUTILE_RETURN_IF_ERROR(fill_model(served, flags, model.official_encoding()));
     served.temperature = model.default_temperature();
     served.top_p = model.default_top_p();
+    service.loading("starting the engine", 0, 0);
     NAUTILE_ASSIGN(std::unique_ptr<LocalEngine> engine, start_engine(model, flags.engine));
     served.context = engine->stats().context_tokens;
     served.quantization = "fp8";
@@ -181,7 +184,7 @@ Status check(ServeFlags& flags) {
   return {};
 }
 
-Status serve_all(ServeFlags& flags, int& exit_code) {
+Status serve_all(ServeFlags& flags) {
   NAUTILE_RETURN_IF_ERROR(check(flags));
   const std::unique_ptr<FileSystem> files = real_files();
   serve::RequestLog log(stderr, flags.quiet ? serve::RequestLog::Level::kQuiet : serve::RequestLog::Level::kRequests);
@@ -203,8 +206,10 @@ Status serve_all(ServeFlags& flags, int& exit_code) {
   NAUTILE_ASSIGN(const std::unique_ptr<http::Server> server, http::Server::listen(flags.server, service));
   service.attach(*server);
   banner(flags, server->port(), service.has_keys());
+  std::atomic<bool> loaded = false;
   std::thread loader([&] {
-    auto backend = load_backend(flags, *files);
+    auto backend = load_backend(flags, *files, service);
+    loaded = true;
     if (backend.ok()) {
       service.became_ready(std::move(backend).value());
     } else {
@@ -212,10 +217,15 @@ Status serve_all(ServeFlags& flags, int& exit_code) {
     }
   });
   server->run();
+  if (!loaded) {
+    // Told to end while it loads, which may go on for minutes and cannot be called off. Nothing was served yet, and a
+    // file being written is under a name of its own until it is whole.
+    std::fflush(nullptr);
+    std::_Exit(kExitDone);
+  }
   loader.join();
   service.close();
-  exit_code = service.exit_code();
-  return {};
+  return service.end();
 }
 
 void add_flags(ServeFlags& f, CLI::App& verb) {
@@ -336,9 +346,8 @@ void add_serve(CLI::App& app, Run& run) {
   add_flags(*flags, *verb);
   verb->callback([flags, &run] {
     run = [flags] {
-      int exit_code = kExitDone;
-      const Status status = serve_all(*flags, exit_code);
-      return status.ok() ? exit_code : fail(status);
+      const Status status = serve_all(*flags);
+      return status.ok() ? kExitDone : fail(status);
     };
   });
 }
