@@ -34,6 +34,8 @@ struct WeightView {
   const std::byte* data = nullptr;
   const uint8_t* scales = nullptr;  // FP4 tiles carry their own
   WeightLayout layout = WeightLayout::kRows;
+  // Of tiles that lie on several memory nodes (model/node_rows.h): where tile 0 would be for the rows of each; no `data`.
+  const std::byte* const* by_node = nullptr;
 
   // Inline in every file: the linker may keep one copy of what is not, and that one may have been compiled for another CPU
   // (tests/arch/isa_symbols.py).

@@ -3,6 +3,8 @@
 
 #include <algorithm>
 
+#include "model/node_rows.h"
+
 namespace nautile {
 namespace {
 
@@ -55,6 +57,7 @@ size_t Linear::input_of(const Step& step, std::span<const Product> products, siz
 void Linear::operator()(Step& step, std::span<const Product> products, size_t tokens) {
   if (tokens == 0) return;
   const size_t threads = static_cast<size_t>(step.pool.threads());
+  const size_t nodes = step.pool.nodes();
   if (works_.size() < products.size()) works_.resize(products.size());
   input_count_ = 0;
   size_t all_bytes = 0;
@@ -62,9 +65,7 @@ void Linear::operator()(Step& step, std::span<const Product> products, size_t to
     const Product& p = products[i];
     Work& work = works_[i];
     work.input = input_of(step, products, i, tokens);
-    work.begin = p.row_begin;
-    work.end = std::min(p.row_end, p.weight.rows);
-    all_bytes += (work.end - work.begin) * p.weight.row_bytes();
+    all_bytes += (std::min(p.row_end, p.weight.rows) - p.row_begin) * p.weight.row_bytes();
     work.y.resize(std::max(work.y.size(), tokens));
     for (size_t t = 0; t < tokens; ++t) work.y[t] = p.y + t * p.y_stride;
   }
@@ -80,28 +81,37 @@ void Linear::operator()(Step& step, std::span<const Product> products, size_t to
     }
   });
   const size_t most = std::min(kItemBytes, all_bytes / (10 * threads));
-  size_t items = 0;
-  for (size_t i = 0; i < products.size(); ++i) {
-    Work& work = works_[i];
-    work.rows = rows_an_item(products[i].weight, tokens, most);
+  parts_.resize(nodes * products.size());
+  counts_.assign(nodes, 0);
+  for (size_t i = 0; i < parts_.size(); ++i) {
+    const size_t node = i / products.size();
+    const Product& p = products[i % products.size()];
+    Work& work = works_[i % products.size()];
+    Part& part = parts_[i];
+    work.rows = rows_an_item(p.weight, tokens, most);
+    const RowRange own = node_rows(step.pool, p.weight.rows, node);
+    part.begin = std::max(own.begin, p.row_begin);
+    part.end = std::max(part.begin, std::min(own.end, p.row_end));
     // Items stand on the grid of whole tiles, whatever the range.
-    work.row_items = (work.end + work.rows - 1) / work.rows - work.begin / work.rows;
+    part.row_items = part.begin == part.end ? 0 : (part.end + work.rows - 1) / work.rows - part.begin / work.rows;
     // A matrix of few rows is cut by tokens as well.
-    work.tokens = work.row_items < 4 * threads && tokens >= 2 * kTokenBlock ? kTokenBlock : tokens;
-    work.first_item = items;
-    items += work.row_items * ((tokens + work.tokens - 1) / work.tokens);
-    work.last_item = items;
+    part.tokens = part.row_items * nodes < 4 * threads && tokens >= 2 * kTokenBlock ? kTokenBlock : tokens;
+    part.first_item = counts_[node];
+    counts_[node] += part.row_items * ((tokens + part.tokens - 1) / part.tokens);
+    part.last_item = counts_[node];
   }
-  step.pool.for_items(items, [&](int, size_t item) {
+  step.pool.for_items(counts_, [&](int, size_t node, size_t item) {
     size_t i = 0;
-    while (item >= works_[i].last_item) ++i;
+    const Part* parts = parts_.data() + node * products.size();
+    while (item >= parts[i].last_item) ++i;
     const Product& p = products[i];
     const Work& work = works_[i];
-    item -= work.first_item;
-    const size_t block = work.begin / work.rows + item % work.row_items;
-    const size_t begin = std::max(work.begin, block * work.rows), end = std::min(work.end, (block + 1) * work.rows);
-    const size_t token = item / work.row_items * work.tokens, count = std::min(work.tokens, tokens - token);
-    step.kernels.matmul({p.weight, activation_format(step, p.weight), inputs_[work.input].at.data() + token,
+    const Part& part = parts[i];
+    item -= part.first_item;
+    const size_t block = part.begin / work.rows + item % part.row_items;
+    const size_t begin = std::max(part.begin, block * work.rows), end = std::min(part.end, (block + 1) * work.rows);
+    const size_t token = item / part.row_items * part.tokens, count = std::min(part.tokens, tokens - token);
+    step.kernels.matmul({on_node(p.weight, node), activation_format(step, p.weight), inputs_[work.input].at.data() + token,
                          work.y.data() + token, 0, count, begin, end});
     if (p.rounding == Rounding::kNone || !step.policy.round_bf16) return;
     for (size_t t = token; t < token + count; ++t) step.kernels.elements.round_bf16(work.y[t] + begin, end - begin);

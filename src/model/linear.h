@@ -50,20 +50,24 @@ class Linear {
     bool official = false, as_it_is = false;
     std::vector<const std::byte*> at;  // [tokens]
   };
-  // How a product is cut: item = block of tokens * row_items + block of rows.
   struct Work {
     size_t input = 0;
+    size_t rows = 0;        // an item
+    std::vector<float*> y;  // [tokens]
+  };
+  // How a node's rows of a product are cut: item = block of tokens * row_items + block of rows.
+  struct Part {
     size_t begin = 0, end = 0;  // rows
-    size_t rows = 0;            // an item
     size_t row_items = 0, tokens = 0;
-    size_t first_item = 0, last_item = 0;
-    std::vector<float*> y;      // [tokens]
+    size_t first_item = 0, last_item = 0;  // among the node's
   };
   size_t input_of(const Step& step, std::span<const Product> products, size_t index, size_t tokens);
 
   std::vector<Input> inputs_;
   size_t input_count_ = 0;
   std::vector<Work> works_;
+  std::vector<Part> parts_;     // [nodes, products]
+  std::vector<size_t> counts_;  // [nodes]: items
 };
 
 // out[t] = weight * x[t] / sqrt(mean(x[t]^2) + norm_eps), rows of `width`; out may be x. BF16 under the reference

@@ -120,9 +120,10 @@ void MoeLayer::group(Step& step, const Moe& moe) {
   }
 }
 
-// Columns [begin, end) of the inner width, for all tokens of the group.
-void MoeLayer::gate_up(Step& step, const Group& group, Activations& out, size_t row, size_t begin, size_t end,
+// Columns of the inner width, the node's, for all tokens of the group.
+void MoeLayer::gate_up(Step& step, const Group& group, Activations& out, size_t row, size_t node, RowRange rows,
                        int worker) {
+  const auto [begin, end] = rows;
   const Expert& expert = *group.expert;
   const ActivationFormat format = activation_format(step, expert.w1);
   float* const* gate = gate_up_rows_[static_cast<size_t>(worker)].data();
@@ -131,8 +132,8 @@ void MoeLayer::gate_up(Step& step, const Group& group, Activations& out, size_t 
   const Elements& elements = step.kernels.elements;
   const float limit = static_cast<float>(step.config.swiglu_limit);
   const bool round = step.policy.round_bf16;
-  step.kernels.matmul({expert.w1, format, x, gate, begin, group.count, begin, end});
-  step.kernels.matmul({expert.w3, format, x, up, begin, group.count, begin, end});
+  step.kernels.matmul({on_node(expert.w1, node), format, x, gate, begin, group.count, begin, end});
+  step.kernels.matmul({on_node(expert.w3, node), format, x, up, begin, group.count, begin, end});
   for (size_t t = 0; t < group.count; ++t) {
     if (round) {
       elements.round_bf16(gate[t], end - begin);
@@ -144,11 +145,12 @@ void MoeLayer::gate_up(Step& step, const Group& group, Activations& out, size_t 
   }
 }
 
-void MoeLayer::down(Step& step, const Group& group, size_t begin, size_t end) {
+void MoeLayer::down(Step& step, const Group& group, size_t node, RowRange rows) {
+  const auto [begin, end] = rows;
   const WeightView& w2 = group.expert->w2;
   float* const* y = y_.data() + group.first;
   step.kernels.matmul(
-      {w2, activation_format(step, w2), act_.data() + group.first, y, 0, group.count, begin, end});
+      {on_node(w2, node), activation_format(step, w2), act_.data() + group.first, y, 0, group.count, begin, end});
   if (!step.policy.round_bf16) return;
   for (size_t t = 0; t < group.count; ++t) step.kernels.elements.round_bf16(y[t] + begin, end - begin);
 }
@@ -158,24 +160,33 @@ void MoeLayer::operator()(Step& step, const Moe& moe, const float* x, float* y) 
   route(step, moe, x);
   group(step, moe);
 
-  // Items of the shared expert come first, then block by block of each routed one.
+  // Of a node's rows, items of the shared expert come first, then block by block of each routed one.
   auto for_blocks = [&](size_t shared_rows, size_t routed_rows, size_t block, auto&& body) {
-    const size_t shared_items = (shared_rows + block - 1) / block, items = (routed_rows + block - 1) / block;
-    step.pool.for_items(shared_items + (groups_.size() - 1) * items, [&](int worker, size_t item) {
-      const bool shared = item < shared_items;
-      const size_t begin = (shared ? item : (item - shared_items) % items) * block;
-      const Group& group = groups_[shared ? 0 : 1 + (item - shared_items) / items];
-      body(group, shared, begin, std::min(shared ? shared_rows : routed_rows, begin + block), worker);
+    cuts_.resize(step.pool.nodes());
+    counts_.resize(step.pool.nodes());
+    for (size_t node = 0; node < cuts_.size(); ++node) {
+      const RowRange shared = node_rows(step.pool, shared_rows, node), routed = node_rows(step.pool, routed_rows, node);
+      cuts_[node] = {shared, routed, (shared.end - shared.begin + block - 1) / block,
+                     (routed.end - routed.begin + block - 1) / block};
+      counts_[node] = cuts_[node].shared_items + (groups_.size() - 1) * cuts_[node].routed_items;
+    }
+    step.pool.for_items(counts_, [&](int worker, size_t node, size_t item) {
+      const Cut& cut = cuts_[node];
+      const bool shared = item < cut.shared_items;
+      const RowRange own = shared ? cut.shared : cut.routed;
+      const size_t begin = own.begin + (shared ? item : (item - cut.shared_items) % cut.routed_items) * block;
+      const Group& group = groups_[shared ? 0 : 1 + (item - cut.shared_items) / cut.routed_items];
+      body(group, shared, node, RowRange{begin, std::min(own.end, begin + block)}, worker);
     });
   };
   for_blocks(moe.shared.w1.rows, moe.experts[0].w1.rows,
              step.policy.quantise_activations ? kInnerBlock : kInnerBlockFast,
-             [&](const Group& group, bool shared, size_t begin, size_t end, int worker) {
-               gate_up(step, group, shared ? shared_acts_ : acts_, shared ? 0 : group.first - tokens, begin, end,
+             [&](const Group& group, bool shared, size_t node, RowRange rows, int worker) {
+               gate_up(step, group, shared ? shared_acts_ : acts_, shared ? 0 : group.first - tokens, node, rows,
                        worker);
              });
-  for_blocks(d, d, kOuterBlock, [&](const Group& group, bool, size_t begin, size_t end, int) {
-    down(step, group, begin, end);
+  for_blocks(d, d, kOuterBlock, [&](const Group& group, bool, size_t node, RowRange rows, int) {
+    down(step, group, node, rows);
   });
 
   // Routed experts in ascending id (a token's slots are sorted), the shared one last.

@@ -8,6 +8,7 @@
 #pragma once
 
 #include "model/linear.h"
+#include "model/node_rows.h"
 #include "model/weights.h"
 
 namespace nautile {
@@ -33,10 +34,15 @@ class MoeLayer {
     const Expert* expert;
     size_t first, count;
   };
+  // A node's rows of each expert in the phase at hand, and how many items they make.
+  struct Cut {
+    RowRange shared, routed;
+    size_t shared_items, routed_items;
+  };
   void route(Step& step, const Moe& moe, const float* x);
   void group(Step& step, const Moe& moe);
-  void gate_up(Step& step, const Group& group, Activations& out, size_t row, size_t begin, size_t end, int worker);
-  void down(Step& step, const Group& group, size_t begin, size_t end);
+  void gate_up(Step& step, const Group& group, Activations& out, size_t row, size_t node, RowRange rows, int worker);
+  void down(Step& step, const Group& group, size_t node, RowRange rows);
 
   uint64_t experts_read_ = 0;
   Linear linear_;
@@ -48,6 +54,8 @@ class MoeLayer {
   // The shared expert's tokens first, then tokens * K pairs of a token and one of its experts, by expert.
   std::vector<Group> groups_;
   std::vector<size_t> starts_;            // [E + 1]
+  std::vector<Cut> cuts_;                 // [nodes]
+  std::vector<size_t> counts_;            // [nodes]: items of the phase
   std::vector<const std::byte*> x_;       // input rows
   std::vector<const std::byte*> act_;     // rows of acts_
   std::vector<float*> y_;                 // output rows

@@ -4,9 +4,11 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cstring>
 #include <mutex>
 #include <vector>
 
+#include "model/node_rows.h"
 #include "model/weights.h"
 #include "sys/memory.h"
 
@@ -19,6 +21,14 @@ constexpr size_t kAhead = 6;
 
 struct Piece {
   size_t matrix, tile_begin, tile_end;
+  size_t offset;  // in the node's memory
+  auto operator<=>(const Piece&) const = default;
+};
+
+// What Weights::tiles keeps.
+struct NodeTiles {
+  std::vector<std::shared_ptr<std::byte>> memory;  // by node
+  std::vector<const std::byte*> places;            // [matrices, nodes]: of tile 0
 };
 
 }  // namespace
@@ -68,8 +78,9 @@ bool takes_tiles(const Kernels* kernels, const Policy& policy, WeightFormat form
   return format != WeightFormat::kFp4 || policy.int8_experts || kernels->tiles->wide_fp4;
 }
 
-void set_tiles(WeightView& view, const std::byte* tiles) {
+void set_tiles(WeightView& view, const std::byte* tiles, const std::byte* const* by_node) {
   view.data = tiles;
+  view.by_node = by_node;
   view.layout = WeightLayout::kTiles;
   if (view.format == WeightFormat::kFp4) view.scales = nullptr;
 }
@@ -99,53 +110,81 @@ Status pack_weights(Weights& weights, const Packing& packing) {
   std::erase_if(all,
                 [&](const TileMatrix& m) { return !takes_tiles(packing.kernels, packing.policy, m.view->format); });
   if (all.empty()) return {};
+  const size_t nodes = packing.pool == nullptr ? 1 : packing.pool->nodes();
+  auto held = std::make_shared<NodeTiles>();
+  held->places.resize(all.size() * nodes);
+  std::vector<std::vector<Piece>> pieces(nodes);
+  std::vector<size_t> counts;
   size_t total = 0;
-  for (const TileMatrix& m : all) total += tile_count(m.view->rows) * tile_bytes(m.view->format, m.view->cols);
-  NAUTILE_ASSIGN(std::shared_ptr<std::byte> memory, large_pages(total));
-  std::vector<std::byte*> tiles;  // by matrix
-  std::vector<Piece> pieces;
-  size_t at = 0;
-  for (size_t i = 0; i < all.size(); ++i) {
-    tiles.push_back(memory.get() + at);
-    const size_t bytes = tile_bytes(all[i].view->format, all[i].view->cols), count = tile_count(all[i].view->rows);
-    const size_t step = std::max<size_t>(1, kPieceBytes / bytes);
-    for (size_t tile = 0; tile < count; tile += step) pieces.push_back({i, tile, std::min(count, tile + step)});
-    at += count * bytes;
+  for (size_t node = 0; node < nodes; ++node) {
+    size_t at = 0;
+    std::vector<size_t> offsets;  // by matrix: of tile 0, as if the node had it
+    for (size_t i = 0; i < all.size(); ++i) {
+      const WeightView& view = *all[i].view;
+      const RowRange rows = nodes == 1 ? RowRange{0, view.rows} : node_rows(*packing.pool, view.rows, node);
+      const size_t bytes = tile_bytes(view.format, view.cols), begin = rows.begin / kTileRows, end = tile_count(rows.end);
+      const size_t step = std::max<size_t>(1, kPieceBytes / bytes);
+      offsets.push_back(at - begin * bytes);
+      for (size_t tile = begin; tile < end; tile += step) {
+        pieces[node].push_back({i, tile, std::min(end, tile + step), offsets.back() + tile * bytes});
+      }
+      at += (end - begin) * bytes;
+    }
+    NAUTILE_ASSIGN(std::shared_ptr<std::byte> memory, large_pages(at, nodes == 1 ? -1 : packing.pool->memory_of(node)));
+    for (size_t i = 0; i < all.size(); ++i) held->places[i * nodes + node] = memory.get() + offsets[i];
+    held->memory.push_back(std::move(memory));
+    counts.push_back(pieces[node].size());
+    total += at;
   }
   std::mutex mutex;  // of `done`, `broken` and the callback
   uint64_t done = 0;
   Status broken;
-  size_t broken_at = SIZE_MAX;  // the first piece with a NaN code
-  auto pack = [&](int, size_t index) {
-    const Piece& piece = pieces[index];
+  Piece broken_at{SIZE_MAX, 0, 0, 0};  // the first one with a NaN code
+  auto note = [&](const char* what, size_t bytes) {
+    if (!packing.progress) return;
+    const std::lock_guard lock(mutex);
+    done += bytes;
+    packing.progress({what, done, total});
+  };
+  auto pack = [&](int, size_t node, size_t index) {
+    const Piece& piece = pieces[node][index];
     const WeightView& rows = *all[piece.matrix].view;
-    if (packing.release_source && index + kAhead < pieces.size()) {
-      const Piece& later = pieces[index + kAhead];
+    const size_t bytes = tile_bytes(rows.format, rows.cols), first = piece.tile_begin * bytes,
+                 size = (piece.tile_end - piece.tile_begin) * bytes;
+    std::byte* const out = held->memory[node].get() + piece.offset;
+    if (rows.layout == WeightLayout::kTiles) {
+      std::memcpy(out, rows.data + first, size);
+      if (packing.release_source) release_pages(rows.data + first, size);
+      note("placing tiles", size);
+      return;
+    }
+    if (packing.release_source && index + kAhead < counts[node]) {
+      const Piece& later = pieces[node][index + kAhead];
       prefetch_rows(*all[later.matrix].view, later.tile_begin, later.tile_end);
     }
     if (Status status = refuse_nan(all[piece.matrix].name, rows, piece.tile_begin, piece.tile_end); !status.ok()) {
       const std::lock_guard lock(mutex);
-      if (index < broken_at) {
-        broken_at = index;
+      if (piece < broken_at) {
+        broken_at = piece;
         broken = std::move(status);
       }
     }
-    pack_tiles(rows, piece.tile_begin, piece.tile_end, tiles[piece.matrix]);
+    pack_tiles(rows, piece.tile_begin, piece.tile_end, out - first);
     if (packing.release_source) release_rows(rows, piece.tile_begin, piece.tile_end);
-    if (!packing.progress) return;
-    const std::lock_guard lock(mutex);
-    done += (piece.tile_end - piece.tile_begin) * tile_bytes(rows.format, rows.cols);
-    packing.progress({"repacking", done, total});
+    note("repacking", size);
   };
   if (packing.pool != nullptr) {
-    packing.pool->for_items(pieces.size(), pack);
+    packing.pool->for_items(counts, pack);
   } else {
-    for (size_t i = 0; i < pieces.size(); ++i) pack(0, i);
+    for (size_t i = 0; i < counts[0]; ++i) pack(0, 0, i);
   }
   NAUTILE_RETURN_IF_ERROR(broken);
-  for (size_t i = 0; i < all.size(); ++i) set_tiles(*all[i].view, tiles[i]);
-  weights.tiles = std::move(memory);
+  for (size_t i = 0; i < all.size(); ++i) {
+    set_tiles(*all[i].view, nodes == 1 ? held->places[i] : nullptr, nodes == 1 ? nullptr : &held->places[i * nodes]);
+  }
+  weights.tiles = std::move(held);
   weights.tile_bytes = total;
+  weights.tiles_mapped = false;
   return {};
 }
 

@@ -16,7 +16,7 @@ struct Weights;
 
 // How far loading has come.
 struct LoadProgress {
-  const char* what = "";         // "repacking", "writing tiles", "checking tiles", "comparing tiles"
+  const char* what = "";         // "repacking", "writing tiles", "checking tiles", "comparing tiles", "placing tiles"
   uint64_t done = 0, total = 0;  // bytes
 };
 using LoadProgressFunction = std::function<void(const LoadProgress&)>;
@@ -40,8 +40,8 @@ struct TileMatrix {
 std::vector<TileMatrix> tile_matrices(Weights& weights);
 // Whether these kernels multiply a matrix of that format in tiles under that policy.
 bool takes_tiles(const Kernels* kernels, const Policy& policy, WeightFormat format);
-// Turns a view of rows into one of its tiles.
-void set_tiles(WeightView& view, const std::byte* tiles);
+// Turns a view of rows into one of its tiles, in one place or by_node.
+void set_tiles(WeightView& view, const std::byte* tiles, const std::byte* const* by_node = nullptr);
 // Starts reading from the disk what packing tiles [tile_begin, tile_end) will read.
 void prefetch_rows(const WeightView& rows, size_t tile_begin, size_t tile_end);
 // Gives back the pages of the rows behind tiles [tile_begin, tile_end).
@@ -50,8 +50,9 @@ void release_rows(const WeightView& rows, size_t tile_begin, size_t tile_end);
 // kCorrupt naming the tensor when the rows behind those tiles hold a NaN code (holds_nan()).
 Status refuse_nan(const std::string& name, const WeightView& rows, size_t tile_begin, size_t tile_end);
 
-// Packs every matrix that the kernels multiply in tiles, into memory that `weights` owns. kResourceExhausted; kCorrupt as
-// refuse_nan(), after which the weights must not be used.
+// Packs every matrix that the kernels multiply in tiles, into memory that `weights` owns: each memory node's rows
+// (node_rows.h) on that node, written by its own workers. Matrices that are in tiles already, in one place, are copied
+// there. kResourceExhausted; kCorrupt as refuse_nan(), after which the weights must not be used.
 Status pack_weights(Weights& weights, const Packing& packing);
 
 }  // namespace nautile

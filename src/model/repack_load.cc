@@ -44,6 +44,8 @@ struct Loader {
     }
     NAUTILE_RETURN_IF_ERROR(file.check(packing.pool, way.progress));
     NAUTILE_RETURN_IF_ERROR(file.attach(weights, packing));
+    // The page cache has the file where it was first read, often all on one node.
+    if (packing.pool != nullptr && packing.pool->nodes() > 1) NAUTILE_RETURN_IF_ERROR(pack_weights(weights, packing));
     return weights;
   }
 

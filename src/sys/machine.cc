@@ -153,12 +153,6 @@ std::vector<Core> read_cores(std::span<const int> cpus, const std::string& root)
     cores.push_back({cpu, node == nodes.end() ? 0 : node->second});
   }
   std::stable_sort(cores.begin(), cores.end(), [](const Core& a, const Core& b) { return a.node < b.node; });
-  int node = -1, last = -1;
-  for (Core& core : cores) {
-    if (core.node != last) ++node;
-    last = core.node;
-    core.node = node;
-  }
   return cores;
 }
 

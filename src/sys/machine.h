@@ -17,7 +17,7 @@ namespace nautile {
 // A physical core, by one logical CPU of it that may be used.
 struct Core {
   int cpu = 0;
-  int node = 0;  // of its memory, counted from 0 over the nodes that have a usable core
+  int node = 0;  // of its memory, by the system's number; 0 where the system does not say
 };
 
 // The logical CPUs of the process's affinity mask, ascending; never empty.

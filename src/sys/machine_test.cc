@@ -9,6 +9,8 @@
 #include <fstream>
 #include <numeric>
 
+#include "sys/threads.h"
+
 using namespace nautile;
 
 namespace {
@@ -58,12 +60,23 @@ void two_sockets(const Root& root) {
 
 }  // namespace
 
-TEST_CASE("one CPU stands for the threads of a core, and nodes are counted over those in use") {
+TEST_CASE("one CPU stands for the threads of a core, and a node without a usable core does not count") {
   const Root root;
   two_sockets(root);
-  CHECK(words(read_cores(first_cpus(16), root.path())) == "0@0 2@0 4@0 6@0 1@1 3@1 5@1 7@1 ");
-  CHECK(words(read_cores(std::vector<int>{9, 11, 13}, root.path())) == "9@0 11@0 13@0 ");
-  CHECK(words(read_cores(std::vector<int>{3, 8, 11}, root.path())) == "8@0 3@1 ");
+  CHECK(words(read_cores(first_cpus(16), root.path())) == "0@0 2@0 4@0 6@0 1@2 3@2 5@2 7@2 ");
+  CHECK(words(read_cores(std::vector<int>{9, 11, 13}, root.path())) == "9@2 11@2 13@2 ");
+  CHECK(words(read_cores(std::vector<int>{3, 8, 11}, root.path())) == "8@0 3@2 ");
+}
+
+TEST_CASE("a pool has the nodes of the cores that it may use") {
+  const Root root;
+  two_sockets(root);
+  const ThreadPool both(3, read_cores(first_cpus(16), root.path()), false);
+  CHECK(both.nodes() == 2);
+  CHECK(both.memory_of(1) == 2);
+  const ThreadPool one(3, read_cores(std::vector<int>{9, 11, 13}, root.path()), false);  // a cpuset within one
+  CHECK(one.nodes() == 1);
+  CHECK(one.memory_of(0) == 2);
 }
 
 TEST_CASE("what the system hides or garbles is one core a CPU and one node") {

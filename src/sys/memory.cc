@@ -2,7 +2,9 @@
 #include "sys/memory.h"
 
 #include <fmt/format.h>
+#include <linux/mempolicy.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -15,7 +17,7 @@
 
 namespace nautile {
 
-Result<std::shared_ptr<std::byte>> large_pages(size_t bytes) {
+Result<std::shared_ptr<std::byte>> large_pages(size_t bytes, int node) {
   constexpr size_t kLarge = 2u << 20;
   const size_t size = std::max<size_t>(bytes, 1) + kLarge;
   void* data = ::mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
@@ -23,6 +25,14 @@ Result<std::shared_ptr<std::byte>> large_pages(size_t bytes) {
     return Status(Code::kResourceExhausted, fmt::format("no room for {} bytes", bytes), "memory");
   }
   ::madvise(data, size, MADV_HUGEPAGE);
+  constexpr int kNodes = 1024;  // the most that Linux can be built for
+  if (node >= 0 && node < kNodes) {
+    // Preferred, not bound: a full node is slow, a dead process is worse. Containers often forbid the call.
+    constexpr size_t kBits = 8 * sizeof(unsigned long);
+    unsigned long mask[kNodes / kBits] = {};
+    mask[static_cast<size_t>(node) / kBits] = 1ul << static_cast<size_t>(node) % kBits;
+    ::syscall(SYS_mbind, data, size, MPOL_PREFERRED, mask, kNodes + 1, 0);
+  }
   const size_t skip = (kLarge - reinterpret_cast<uintptr_t>(data) % kLarge) % kLarge;
   return std::shared_ptr<std::byte>(static_cast<std::byte*>(data) + skip, [data, size](std::byte*) { ::munmap(data, size); });
 }

@@ -11,8 +11,9 @@
 namespace nautile {
 
 // `bytes` zeroed bytes, aligned to 2 MiB, in pages of that size where the system gives them. Memory is taken as it is
-// written, on the node of the thread that writes. kResourceExhausted when the system has no room.
-Result<std::shared_ptr<std::byte>> large_pages(size_t bytes);
+// written, on the node of the thread that writes; with a `node` (the system's number) on that one, whoever writes, as long
+// as it has room and the system lets us ask. kResourceExhausted when the system has no room.
+Result<std::shared_ptr<std::byte>> large_pages(size_t bytes, int node = -1);
 
 // Takes the whole pages within the range out of memory. A mapped file can still be read there; memory that belongs to no
 // file reads as zero from now on.

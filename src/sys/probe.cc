@@ -216,14 +216,28 @@ Result<BandwidthProbe> ReadProbe::measure(ThreadPool& pool, size_t bytes, double
   BandwidthProbe best;
   best.threads = pool.threads();
   best.bytes = share_ * 8 * static_cast<size_t>(pool.threads());
+  std::vector<double> ends(static_cast<size_t>(pool.threads()));
   constexpr int kStreamCounts[] = {1, 2, 4, 8};
   for (int streams : kStreamCounts) {
     std::vector<double> passes;
+    std::vector<std::vector<double>> by_node(pool.nodes());
     const double until = seconds_now() + seconds / 4;
     do {
       const double begin = seconds_now();
-      pool.run([&](int worker) { sink += sum(buffer_.get() + share_ * static_cast<size_t>(worker), share_, streams); });
+      pool.run([&](int worker) {
+        sink += sum(buffer_.get() + share_ * static_cast<size_t>(worker), share_, streams);
+        ends[static_cast<size_t>(worker)] = seconds_now();
+      });
       passes.push_back(static_cast<double>(best.bytes) / (seconds_now() - begin) / 1e9);
+      for (size_t node = 0; node < by_node.size(); ++node) {
+        double bytes = 0, end = begin + 1e-9;
+        for (int worker = 0; worker < pool.threads(); ++worker) {
+          if (pool.node_of(worker) != node) continue;
+          bytes += static_cast<double>(share_ * 8);
+          end = std::max(end, ends[static_cast<size_t>(worker)]);
+        }
+        by_node[node].push_back(bytes / (end - begin) / 1e9);
+      }
     } while (seconds_now() < until || passes.size() < 3);
     std::sort(passes.begin(), passes.end());
     const double middle = median(passes);
@@ -232,6 +246,10 @@ Result<BandwidthProbe> ReadProbe::measure(ThreadPool& pool, size_t bytes, double
       best.streams = streams;
       best.low_gbs = passes.front();
       best.high_gbs = passes.back();
+      best.nodes.clear();
+      for (size_t node = 0; node < by_node.size(); ++node) {
+        best.nodes.push_back({pool.memory_of(node), median(by_node[node])});
+      }
     }
   }
   return best;

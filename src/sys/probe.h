@@ -18,12 +18,19 @@ namespace nautile {
 // The middle of repeated measurements. Precondition: there is one.
 double median(std::vector<double> values);
 
+// What one memory node's workers read of it.
+struct NodeRate {
+  int node = 0;    // the system's number
+  double gbs = 0;  // 0 where it has no worker
+};
 struct BandwidthProbe {
   double gbs = 0;                    // best median over the stream counts, 1e9 bytes a second
   double low_gbs = 0, high_gbs = 0;  // smallest and largest pass at that stream count
   int streams = 0;                   // a thread, at the best
   int threads = 0;
   size_t bytes = 0;  // of the buffer that was read
+  // All nodes read at once, so what they share they share here; of the middle pass, up to a node's last worker.
+  std::vector<NodeRate> nodes;
 };
 // Keeps its buffer between measurements, so that short ones may stand between other work.
 class ReadProbe {

@@ -26,6 +26,19 @@ TEST_CASE("bandwidth and peak are positive, ordered and named") {
   }
 }
 
+TEST_CASE("each node's rate is that of its own workers") {
+  const int cpu = allowed_cpus().front();
+  ThreadPool pool(2, std::vector<Core>{{cpu, 0}, {cpu, 1}, {cpu, 4}, {cpu, 4}}, false);
+  const auto bandwidth = probe_read_bandwidth(pool, 1, 0.01);
+  REQUIRE(bandwidth.ok());
+  const std::vector<NodeRate>& nodes = bandwidth.value().nodes;
+  REQUIRE(nodes.size() == 3);
+  CHECK(nodes[0].gbs > 0);
+  CHECK(nodes[1].gbs == 0);  // no worker
+  CHECK(nodes[2].node == 4);
+  CHECK(nodes[2].gbs > 0);
+}
+
 TEST_CASE("a disk probe reads the file and names one that is missing or empty") {
   CHECK(probe_disk("/nowhere/at/all", 0.01).status().code() == Code::kNotFound);
   const std::string path = "probe_test.tmp";

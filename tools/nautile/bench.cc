@@ -140,6 +140,16 @@ Result<Weights> load_weights(const BenchFlags& flags, const BenchModel& model, P
   return weights;
 }
 
+// " (node 0: 180.2, node 1: 179.9)" where there are several.
+std::string nodes_text(const Ceilings& ceilings) {
+  if (ceilings.nodes.size() < 2) return {};
+  std::string out;
+  for (const NodeRate& node : ceilings.nodes) {
+    out += fmt::format("{}node {}: {:.1f}", out.empty() ? " (" : ", ", node.node, node.gbs);
+  }
+  return out + ")";
+}
+
 Status bench(const BenchFlags& flags) {
   NAUTILE_ASSIGN(const Numerics numerics, parse_numerics(flags.numerics));
   NAUTILE_ASSIGN(const Kernels* kernels, find_kernels(flags.isa));
@@ -191,10 +201,10 @@ Status bench(const BenchFlags& flags) {
     ceilings = bench.ceilings();
     if (flags.json || flags.csv) continue;
     fmt::print(
-        "{}, {} threads, {} kernels, {} numerics, {} layers; read up to {:.1f} GB/s, peak {:.3f} TFLOP/s, {:.3f} Top/s; "
+        "{}, {} threads, {} kernels, {} numerics, {} layers; read up to {:.1f} GB/s{}, peak {:.3f} TFLOP/s, {:.3f} Top/s; "
         "medians of {}\n",
         cpu_name(), pool.threads(), kernels->name, flags.numerics, model.config.layers, ceilings.read_gbs,
-        ceilings.float_tflops, ceilings.byte_tops, flags.repeats);
+        nodes_text(ceilings), ceilings.float_tflops, ceilings.byte_tops, flags.repeats);
   }
   if (flags.kernels) return {};
   if (flags.csv) {

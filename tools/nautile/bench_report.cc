@@ -95,6 +95,9 @@ std::string bench_json(const std::vector<BenchRow>& rows, const std::string& isa
                 {"file_bytes", load.file_bytes},
                 {"parts", Json::array()}}},
               {"rows", Json::array()}};
+  for (const NodeRate& node : ceilings.nodes) {
+    out["nodes"].push_back({{"node", node.node}, {"read_gb_per_s", node.gbs}});
+  }
   for (const LoadReport::Part& part : load.parts) {
     out["load"]["parts"].push_back({{"what", part.what}, {"bytes", part.bytes}, {"seconds", part.seconds()}});
   }

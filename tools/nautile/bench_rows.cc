@@ -36,7 +36,10 @@ Bench::Bench(const Weights& weights, const Kernels& kernels, Numerics numerics, 
 // The read rate now.
 Result<double> Bench::read_rate() {
   NAUTILE_ASSIGN(const BandwidthProbe probe, reader_.measure(pool_, kReadBytes, 0.2));
-  ceilings_.read_gbs = std::max(ceilings_.read_gbs, probe.gbs);
+  if (probe.gbs > ceilings_.read_gbs) {
+    ceilings_.read_gbs = probe.gbs;
+    ceilings_.nodes = probe.nodes;
+  }
   return probe.gbs;
 }
 

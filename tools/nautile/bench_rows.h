@@ -15,6 +15,7 @@ namespace nautile {
 // The machine's own ceilings, measured in the same run.
 struct Ceilings {
   double read_gbs = 0;     // best of the run
+  std::vector<NodeRate> nodes;  // of that best
   double float_tflops = 0; // BF16 dot products, or float multiply-adds where there are none
   double byte_tops = 0;    // int8 dot products, or as above
 };
