@@ -12,7 +12,7 @@ using I = __m512i;
 
 constexpr size_t kBlockBytes = 512 << 10;  // of activations, which stay in the second-level cache while the tiles pass
 constexpr size_t kMostInt8 = 6, kMostWide = 8;  // tokens in registers
-constexpr size_t kAhead = 4096, kAheadFp4 = 8192;  // bytes fetched early
+constexpr size_t kAheadFp4 = 8192;  // bytes fetched early
 
 inline I load_line(const void* p) {
   return _mm512_loadu_si512(p);
@@ -155,6 +155,7 @@ constexpr ByteTables kFp8Tables = make_fp8_tables();
 // what has one scale a row.
 struct Fp8Quads {
   static constexpr size_t kCols = 128, kLines = 2;  // of a block; lines a quad
+  static constexpr size_t kSpread = 2;              // passes over a tile that share in fetching the next one
   I high0 = load_line(kFp8Tables.high), high1 = load_line(kFp8Tables.high + 64);
   I low0 = load_line(kFp8Tables.low), low1 = load_line(kFp8Tables.low + 64);
   I sign = _mm512_set1_epi8(static_cast<char>(0x80));
@@ -171,7 +172,7 @@ struct Fp8Quads {
 };
 
 struct Bf16Quads {
-  static constexpr size_t kCols = 128, kLines = 4;
+  static constexpr size_t kCols = 128, kLines = 4, kSpread = 2;
   inline void load(const std::byte* block, size_t q, size_t h, I& first, I& second) const {
     first = load_line(block + q * 256 + h * 128);
     second = load_line(block + q * 256 + h * 128 + 64);
@@ -193,7 +194,7 @@ alignas(64) constexpr uint8_t kFp4Low[64] = {
 
 // For the reference policy: E4M3 activations are exact in BF16, not in int8.
 struct Fp4Quads {
-  static constexpr size_t kCols = 32, kLines = 1;
+  static constexpr size_t kCols = 32, kLines = 1, kSpread = 1;
   I high_table = load_line(kFp4High), low_table = load_line(kFp4Low);
 
   inline void load(const std::byte* block, size_t q, size_t h, I& first, I& second) const {
@@ -211,9 +212,16 @@ struct Fp4Quads {
   }
 };
 
+// What a pass over tiles fetches early. One that is alone fetches its own tiles' lines, more bytes ahead when it goes
+// slower for more tokens; the first of several fetch the next tile, which the last ones would else leave to one pass.
+enum class Fetch { kAhead, kNextTile, kNothing };
+constexpr size_t ahead_of(size_t tokens) {
+  return tokens <= 4 ? 4096 : 8192;
+}
+
 // N tiles side by side, for T tokens.
-template <size_t T, size_t N, class Quads>
-__attribute__((noinline)) void wide_tiles(const MatmulArgs& a, size_t tile, size_t token) {
+template <size_t T, size_t N, class Quads, Fetch kFetch>
+__attribute__((noinline)) void wide_tiles(const MatmulArgs& a, size_t tile, size_t token, size_t pass = 0) {
   alignas(64) float totals[N][2][T][16] = {};  // not in registers: each is touched once a block
   const size_t padded = padded_cols(a.weight.format, a.weight.cols);
   const size_t bytes = tile_bytes(a.weight.format, a.weight.cols);
@@ -223,6 +231,8 @@ __attribute__((noinline)) void wide_tiles(const MatmulArgs& a, size_t tile, size
     w[n] = a.weight.data + (tile + n) * bytes;
     scales[n] = a.weight.scales + (tile + n) * kTileRows / 128 * ((a.weight.cols + 127) / 128);
   }
+  constexpr size_t kShare = kFetch == Fetch::kNextTile ? Quads::kSpread : 1;
+  const size_t early = kFetch == Fetch::kNextTile ? bytes + pass * (bytes / kShare) : ahead_of(T);
   const Quads quads;
   for (size_t k = 0; k < padded; k += Quads::kCols) {
     V sum[N][2][T];
@@ -237,9 +247,10 @@ __attribute__((noinline)) void wide_tiles(const MatmulArgs& a, size_t tile, size
     for (size_t q = 0; q < Quads::kCols / 4; ++q) {
 #pragma GCC unroll 2
       for (size_t n = 0; n < N; ++n) {
+        constexpr size_t kLines = kFetch == Fetch::kNothing ? 0 : Quads::kLines / kShare;
 #pragma GCC unroll 4
-        for (size_t line = 0; line < Quads::kLines; ++line) {
-          fetch(block[n] + (q * Quads::kLines + line) * 64 + kAhead);
+        for (size_t line = 0; line < kLines; ++line) {
+          fetch(w[n] + static_cast<size_t>(block[n] - w[n]) / kShare + early + (q * kLines + line) * 64);
         }
         I first_a, second_a, first_b, second_b;
         quads.load(block[n], q, 0, first_a, second_a);
@@ -290,13 +301,13 @@ inline void with_tokens(size_t count, F&& f) {
   f.template operator()<T>();
 }
 
-// Cuts the tokens into as few and as even passes as registers allow: f<T>(first token).
+// Cuts the tokens into as few and as even passes as registers allow: f<T>(first token, pass).
 template <size_t kMost, class F>
 inline void for_passes(size_t tokens, F&& f) {
   const size_t passes = (tokens + kMost - 1) / kMost;
   for (size_t pass = 0; pass < passes; ++pass) {
     const size_t token = tokens * pass / passes;
-    with_tokens<kMost>(tokens * (pass + 1) / passes - token, [&]<size_t T>() { f.template operator()<T>(token); });
+    with_tokens<kMost>(tokens * (pass + 1) / passes - token, [&]<size_t T>() { f.template operator()<T>(token, pass); });
   }
 }
 
@@ -309,17 +320,25 @@ void matmul_wide(const MatmulArgs& a) {
   const size_t end = tile_count(a.row_end);
   if (a.tokens <= kSideBySide) {
     for (; tile + 2 <= end; tile += 2) {
-      with_tokens<kSideBySide>(a.tokens, [&]<size_t T>() { wide_tiles<T, 2, Quads>(a, tile, 0); });
+      with_tokens<kSideBySide>(a.tokens, [&]<size_t T>() { wide_tiles<T, 2, Quads, Fetch::kAhead>(a, tile, 0); });
     }
   }
   for (; tile < end; ++tile) {
-    for_passes<kMostWide>(a.tokens, [&]<size_t T>(size_t token) { wide_tiles<T, 1, Quads>(a, tile, token); });
+    for_passes<kMostWide>(a.tokens, [&]<size_t T>(size_t token, size_t pass) {
+      if (a.tokens <= kMostWide) {
+        wide_tiles<T, 1, Quads, Fetch::kAhead>(a, tile, token);
+      } else if (pass < Quads::kSpread) {
+        wide_tiles<T, 1, Quads, Fetch::kNextTile>(a, tile, token, pass);
+      } else {
+        wide_tiles<T, 1, Quads, Fetch::kNothing>(a, tile, token);
+      }
+    });
   }
 }
 
 void matmul_int8(const MatmulArgs& a) {
   for (size_t tile = a.row_begin / kTileRows; tile < tile_count(a.row_end); ++tile) {
-    for_passes<kMostInt8>(a.tokens, [&]<size_t T>(size_t token) { int8_tile<T>(a, tile, token); });
+    for_passes<kMostInt8>(a.tokens, [&]<size_t T>(size_t token, size_t) { int8_tile<T>(a, tile, token); });
   }
 }
 
