@@ -1,6 +1,7 @@
 // Products of tiles with the 512-bit dot-product instructions (VNNI, BF16) and byte permutations (VBMI).
 #include <immintrin.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "kernels/avx512/kernels.h"
 
@@ -22,8 +23,9 @@ inline I broadcast4(const std::byte* p) {
   memcpy(&value, p, 4);
   return _mm512_set1_epi32(value);
 }
+template <bool kIntoL1 = true>
 inline void fetch(const std::byte* p) {
-  _mm_prefetch(reinterpret_cast<const char*>(p), _MM_HINT_T0);
+  _mm_prefetch(reinterpret_cast<const char*>(p), kIntoL1 ? _MM_HINT_T0 : _MM_HINT_T1);
 }
 
 // 16 E8M0 bytes as floats: 0 is the subnormal 2^-127, 255 NaN.
@@ -65,8 +67,15 @@ alignas(64) constexpr uint8_t kFp4Table[64] = {12, 13, 14, 15, 16, 18, 20, 24, 1
                                                12, 13, 14, 15, 16, 18, 20, 24, 12, 11, 10, 9, 8, 6, 4, 0,
                                                12, 13, 14, 15, 16, 18, 20, 24, 12, 11, 10, 9, 8, 6, 4, 0};
 
+// Where lines go that are fetched early. To the first-level cache where it has 48 KB (Zen 5: the second level costs 6%), to
+// the second level where it has 32 (Zen 4: the first costs 6 to 14%).
+bool fetches_into_l1() {
+  static const bool large = sysconf(_SC_LEVEL1_DCACHE_SIZE) >= 48 << 10;
+  return large;
+}
+
 // A tile times T tokens.
-template <size_t T>
+template <size_t T, bool kIntoL1>
 __attribute__((noinline)) void int8_tile(const MatmulArgs& a, size_t tile, size_t token) {
   const size_t padded = padded_cols(a.weight.format, a.weight.cols);
   const size_t offsets = padded / 32 * 4;  // from a group's scale to its offset
@@ -80,7 +89,7 @@ __attribute__((noinline)) void int8_tile(const MatmulArgs& a, size_t tile, size_
   const I table = load_line(kFp4Table);
   size_t scale_at = padded;
   for (size_t k = 0; k < padded; k += 64, w += 17 * 64) {
-    fetch(w + kAheadFp4);
+    fetch<kIntoL1>(w + kAheadFp4);
 #pragma GCC unroll 2
     for (size_t g = 0; g < 2; ++g, scale_at += 4) {
       I sum_a[T], sum_b[T];
@@ -90,8 +99,8 @@ __attribute__((noinline)) void int8_tile(const MatmulArgs& a, size_t tile, size_
       for (size_t q = 0; q < 4; ++q) {
         const std::byte* at = w + 64 + g * 512 + q * 64;
         // In the order of addresses, not of use: that is what the hardware's own prefetchers follow.
-        fetch(w + 64 + (g * 8 + 2 * q) * 64 + kAheadFp4);
-        fetch(w + 64 + (g * 8 + 2 * q + 1) * 64 + kAheadFp4);
+        fetch<kIntoL1>(w + 64 + (g * 8 + 2 * q) * 64 + kAheadFp4);
+        fetch<kIntoL1>(w + 64 + (g * 8 + 2 * q + 1) * 64 + kAheadFp4);
         const I line_a = load_line(at), line_b = load_line(at + 256);
         const I low_a = _mm512_permutexvar_epi8(line_a, table), low_b = _mm512_permutexvar_epi8(line_b, table);
         const I high_a = _mm512_permutexvar_epi8(_mm512_srli_epi16(line_a, 4), table);
@@ -213,81 +222,66 @@ struct Fp4Quads {
 };
 
 // What a pass over tiles fetches early. One that is alone fetches its own tiles' lines, more bytes ahead when it goes
-// slower for more tokens; the first of several fetch the next tile, which the last ones would else leave to one pass.
+// slower for more tokens; the first of several share in fetching the next tile, which the first would else wait for alone.
 enum class Fetch { kAhead, kNextTile, kNothing };
 constexpr size_t ahead_of(size_t tokens) {
   return tokens <= 4 ? 4096 : 8192;
 }
 
-// N tiles side by side, for T tokens.
-template <size_t T, size_t N, class Quads, Fetch kFetch>
-__attribute__((noinline)) void wide_tiles(const MatmulArgs& a, size_t tile, size_t token, size_t pass = 0) {
-  alignas(64) float totals[N][2][T][16] = {};  // not in registers: each is touched once a block
+// A tile times T tokens.
+template <size_t T, class Quads, Fetch kFetch>
+__attribute__((noinline)) void wide_tile(const MatmulArgs& a, size_t tile, size_t token, size_t pass = 0) {
+  alignas(64) float totals[2][T][16] = {};  // not in registers: each is touched once a block
   const size_t padded = padded_cols(a.weight.format, a.weight.cols);
   const size_t bytes = tile_bytes(a.weight.format, a.weight.cols);
-  const std::byte* w[N];
-  const uint8_t* scales[N];
-  for (size_t n = 0; n < N; ++n) {
-    w[n] = a.weight.data + (tile + n) * bytes;
-    scales[n] = a.weight.scales + (tile + n) * kTileRows / 128 * ((a.weight.cols + 127) / 128);
-  }
+  const std::byte* w = a.weight.data + tile * bytes;
+  const uint8_t* scales = a.weight.scales + tile * kTileRows / 128 * ((a.weight.cols + 127) / 128);
   constexpr size_t kShare = kFetch == Fetch::kNextTile ? Quads::kSpread : 1;
+  constexpr size_t kLines = kFetch == Fetch::kNothing ? 0 : Quads::kLines / kShare;  // fetched a quad
   const size_t early = kFetch == Fetch::kNextTile ? bytes + pass * (bytes / kShare) : ahead_of(T);
   const Quads quads;
   for (size_t k = 0; k < padded; k += Quads::kCols) {
-    V sum[N][2][T];
+    V sum[2][T];
     const std::byte* x[T];
-    const std::byte* block[N];
-    for (size_t t = 0; t < T; ++t) x[t] = a.x[token + t] + 2 * k;
-    for (size_t n = 0; n < N; ++n) {
-      block[n] = Quads::block(w[n], k);
-      for (size_t t = 0; t < T; ++t) sum[n][0][t] = sum[n][1][t] = _mm512_setzero_ps();
+    for (size_t t = 0; t < T; ++t) {
+      x[t] = a.x[token + t] + 2 * k;
+      sum[0][t] = sum[1][t] = _mm512_setzero_ps();
     }
+    const std::byte* block = Quads::block(w, k);
+    const std::byte* ahead = w + static_cast<size_t>(block - w) / kShare + early;
 #pragma GCC unroll 2
     for (size_t q = 0; q < Quads::kCols / 4; ++q) {
-#pragma GCC unroll 2
-      for (size_t n = 0; n < N; ++n) {
-        constexpr size_t kLines = kFetch == Fetch::kNothing ? 0 : Quads::kLines / kShare;
 #pragma GCC unroll 4
-        for (size_t line = 0; line < kLines; ++line) {
-          fetch(w[n] + static_cast<size_t>(block[n] - w[n]) / kShare + early + (q * kLines + line) * 64);
-        }
-        I first_a, second_a, first_b, second_b;
-        quads.load(block[n], q, 0, first_a, second_a);
-        quads.load(block[n], q, 1, first_b, second_b);
+      for (size_t line = 0; line < kLines; ++line) fetch(ahead + (q * kLines + line) * 64);
+      I first_a, second_a, first_b, second_b;
+      quads.load(block, q, 0, first_a, second_a);
+      quads.load(block, q, 1, first_b, second_b);
 #pragma GCC unroll 8
-        for (size_t t = 0; t < T; ++t) {
-          const I values = broadcast4(x[t] + q * 8);
-          sum[n][0][t] = dot_bf16(sum[n][0][t], first_a, values);
-          sum[n][1][t] = dot_bf16(sum[n][1][t], first_b, values);
-        }
+      for (size_t t = 0; t < T; ++t) {
+        const I values = broadcast4(x[t] + q * 8);
+        sum[0][t] = dot_bf16(sum[0][t], first_a, values);
+        sum[1][t] = dot_bf16(sum[1][t], first_b, values);
+      }
 #pragma GCC unroll 8
-        for (size_t t = 0; t < T; ++t) {
-          const I values = broadcast4(x[t] + q * 8 + 4);
-          sum[n][0][t] = dot_bf16(sum[n][0][t], second_a, values);
-          sum[n][1][t] = dot_bf16(sum[n][1][t], second_b, values);
-        }
+      for (size_t t = 0; t < T; ++t) {
+        const I values = broadcast4(x[t] + q * 8 + 4);
+        sum[0][t] = dot_bf16(sum[0][t], second_a, values);
+        sum[1][t] = dot_bf16(sum[1][t], second_b, values);
       }
     }
 #pragma GCC unroll 2
-    for (size_t n = 0; n < N; ++n) {
-#pragma GCC unroll 2
-      for (size_t h = 0; h < 2; ++h) {
-        const V scale = Quads::scale(w[n], scales[n], k, h);
+    for (size_t h = 0; h < 2; ++h) {
+      const V scale = Quads::scale(w, scales, k, h);
 #pragma GCC unroll 8
-        for (size_t t = 0; t < T; ++t) {
-          float* total = totals[n][h][t];
-          _mm512_store_ps(total, _mm512_fmadd_ps(sum[n][h][t], scale, _mm512_load_ps(total)));
-        }
+      for (size_t t = 0; t < T; ++t) {
+        _mm512_store_ps(totals[h][t], _mm512_fmadd_ps(sum[h][t], scale, _mm512_load_ps(totals[h][t])));
       }
     }
   }
-  for (size_t n = 0; n < N; ++n) {
-    const Rows rows = wanted_rows(a, tile + n);
-    for (size_t h = 0; h < 2; ++h) {
-      for (size_t t = 0; t < T; ++t) {
-        _mm512_mask_storeu_ps(a.y[token + t] + rows.y + 16 * h, rows.half[h], _mm512_load_ps(totals[n][h][t]));
-      }
+  const Rows rows = wanted_rows(a, tile);
+  for (size_t h = 0; h < 2; ++h) {
+    for (size_t t = 0; t < T; ++t) {
+      _mm512_mask_storeu_ps(a.y[token + t] + rows.y + 16 * h, rows.half[h], _mm512_load_ps(totals[h][t]));
     }
   }
 }
@@ -311,26 +305,16 @@ inline void for_passes(size_t tokens, F&& f) {
   }
 }
 
-// Up to so many tokens two tiles go side by side: the chains of one do not fill the pipes.
-constexpr size_t kSideBySide = 4;
-
 template <class Quads>
 void matmul_wide(const MatmulArgs& a) {
-  size_t tile = a.row_begin / kTileRows;
-  const size_t end = tile_count(a.row_end);
-  if (a.tokens <= kSideBySide) {
-    for (; tile + 2 <= end; tile += 2) {
-      with_tokens<kSideBySide>(a.tokens, [&]<size_t T>() { wide_tiles<T, 2, Quads, Fetch::kAhead>(a, tile, 0); });
-    }
-  }
-  for (; tile < end; ++tile) {
+  for (size_t tile = a.row_begin / kTileRows; tile < tile_count(a.row_end); ++tile) {
     for_passes<kMostWide>(a.tokens, [&]<size_t T>(size_t token, size_t pass) {
       if (a.tokens <= kMostWide) {
-        wide_tiles<T, 1, Quads, Fetch::kAhead>(a, tile, token);
+        wide_tile<T, Quads, Fetch::kAhead>(a, tile, token);
       } else if (pass < Quads::kSpread) {
-        wide_tiles<T, 1, Quads, Fetch::kNextTile>(a, tile, token, pass);
+        wide_tile<T, Quads, Fetch::kNextTile>(a, tile, token, pass);
       } else {
-        wide_tiles<T, 1, Quads, Fetch::kNothing>(a, tile, token);
+        wide_tile<T, Quads, Fetch::kNothing>(a, tile, token);
       }
     });
   }
@@ -338,7 +322,9 @@ void matmul_wide(const MatmulArgs& a) {
 
 void matmul_int8(const MatmulArgs& a) {
   for (size_t tile = a.row_begin / kTileRows; tile < tile_count(a.row_end); ++tile) {
-    for_passes<kMostInt8>(a.tokens, [&]<size_t T>(size_t token, size_t) { int8_tile<T>(a, tile, token); });
+    for_passes<kMostInt8>(a.tokens, [&]<size_t T>(size_t token, size_t) {
+      fetches_into_l1() ? int8_tile<T, true>(a, tile, token) : int8_tile<T, false>(a, tile, token);
+    });
   }
 }
 
