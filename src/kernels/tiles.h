@@ -15,6 +15,8 @@
 // sum; FP4 sums 32 columns (exactly with kInt8), then total += scale * sum.
 #pragma once
 
+#include <vector>
+
 #include "kernels/ops.h"
 
 namespace nautile {
@@ -58,12 +60,33 @@ constexpr size_t activation_bytes(ActivationFormat format, size_t padded) {
   return 0;
 }
 
-// Whether rows [begin, end) of a matrix in rows, or scales of theirs, hold a NaN code: 127 or 255 of E4M3, 255 of E8M0. No
-// checkpoint has a reason to. (Versions that place E4M3 codes in floats would multiply them as 480.)
-bool holds_nan(const WeightView& rows, size_t begin, size_t end);
+// Writes tiles [tile_begin, tile_end) of a matrix in rows to `out`, the place of tile 0. Not for kF32. Returns whether
+// their rows, or scales of theirs, hold a NaN code: 127 or 255 of E4M3, 255 of E8M0. No checkpoint has a reason to.
+// (Versions that place E4M3 codes in floats would multiply them as 480.)
+bool pack_tiles(const WeightView& rows, size_t tile_begin, size_t tile_end, std::byte* out);
 
-// Writes tiles [tile_begin, tile_end) of a matrix in rows to `out`, the place of tile 0. Not for kF32.
-void pack_tiles(const WeightView& rows, size_t tile_begin, size_t tile_end, std::byte* out);
+// Half of a tile at packing: up to 16 rows, evenly apart. Padding in `out` is zero beforehand.
+struct HalfTile {
+  WeightFormat format = WeightFormat::kF32;
+  size_t half = 0;   // 0: A, 1: B
+  size_t count = 0;  // rows
+  const std::byte* rows = nullptr;
+  size_t row_bytes = 0;
+  const uint8_t* scales = nullptr;  // FP4: [count, groups]
+  size_t groups = 0;
+  std::byte* out = nullptr;  // of the tile
+};
+
+// A version of packing: writes a half, returns whether values, or scales of FP4, hold a NaN code. Versions of vectors
+// (kernels/pack.inc) take 16 rows of whole 16 bytes and leave the rest to the plain one.
+struct Packer {
+  const char* name = "";
+  bool (*half)(const HalfTile&) = nullptr;
+};
+// Those that this CPU runs, "plain" first, the fastest last.
+std::vector<Packer> packers();
+// pack_tiles() by one of them.
+bool pack_tiles(const Packer& packer, const WeightView& rows, size_t tile_begin, size_t tile_end, std::byte* out);
 
 // Writes columns [begin, end) of a row of activations; when end is cols, the padding too.
 struct NarrowArgs {

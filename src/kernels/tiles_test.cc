@@ -241,7 +241,7 @@ TEST_CASE("every FP8 and FP4 code is right in tiles, at every size of scale, sub
           const std::vector<float> y = product(*kernels, m.tiles, in, 0, 1, 0, codes);
           for (size_t r = 0; r < codes; ++r) {
             const double exact = m.values[r * cols + 9] * in.values[9];
-            // AVX2 tiles know no NaN code of E4M3: packing finds those (holds_nan()). NaN scales count everywhere.
+            // AVX2 tiles know no NaN code of E4M3: pack_tiles() finds those. NaN scales count everywhere.
             if (scale != 255 && std::isnan(exact) && input == ActivationFormat::kF32) continue;
             if (std::isnan(exact)) {
               CHECK(std::isnan(y[r]));

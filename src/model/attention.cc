@@ -46,7 +46,6 @@ AttentionLayer::AttentionLayer(const ModelConfig& config) : compress_frequencies
 void AttentionLayer::operator()(Step& step, size_t layer, int ratio, const Attention& weights, const float* x,
                                 float* y) {
   project(step, ratio, weights, x);
-  queries(step, ratio, weights);
   window_keys(step, ratio, weights);
   if (ratio != 0) compress(step, layer, ratio, weights);
   if (ratio == 4) {
@@ -55,10 +54,12 @@ void AttentionLayer::operator()(Step& step, size_t layer, int ratio, const Atten
     choice_(step, layer, index_q_.floats(0), index_w_.floats(0), weights.indexer.weights_proj.rows,
             weights.indexer.wq_b.rows / weights.indexer.weights_proj.rows);
   }
-  step.clock.enter(Op::kAttention);
-  attend(step, layer, ratio, weights);
-  step.clock.enter(Op::kProjections);
-  output(step, weights, y);
+  for (size_t first = 0; first < step.count(); first += kPartTokens) {
+    const Part part{first, std::min(kPartTokens, step.count() - first)};
+    queries(step, ratio, weights, part);
+    attend(step, layer, ratio, weights, part);
+    output(step, weights, part, y);
+  }
 
   step.clock.enter(Op::kRows);
   // Only now may this step's rows replace older ones in the ring: earlier queries still needed those.
@@ -73,12 +74,11 @@ void AttentionLayer::operator()(Step& step, size_t layer, int ratio, const Atten
 }
 
 // Everything that is a product of x, in one phase: wq_a x, wkv x, the compressors' rows, the indexer's weights. Then
-// what is one of qr = rms(wq_a x): the queries, the indexer's too.
+// what is one of qr = rms(wq_a x): the indexer's queries, and the queries unless they are made part by part.
 void AttentionLayer::project(Step& step, int ratio, const Attention& weights, const float* x) {
   const size_t tokens = step.count(), d = weights.wq_a.cols, rank = weights.wq_a.rows;
   const Indexer& indexer = weights.indexer;
-  float *qr = qr_.floats(tokens * rank), *kv = kv_.floats(tokens * weights.wkv.rows),
-        *q = q_.floats(tokens * weights.wq_b.rows);
+  float *qr = qr_.floats(tokens * rank), *kv = kv_.floats(tokens * weights.wkv.rows);
   step.clock.enter(Op::kProjections);
   products_.clear();
   products_.push_back({weights.wq_a, x, d, qr, rank, Rounding::kOfficial});
@@ -94,26 +94,33 @@ void AttentionLayer::project(Step& step, int ratio, const Attention& weights, co
   if (ratio == 4) keys_.add_positions(step, indexer.compressor);
   rms_norm(step, qr, rank, weights.q_norm, qr, tokens);
   products_.clear();
-  products_.push_back({weights.wq_b, qr, rank, q, weights.wq_b.rows, Rounding::kOfficial});
+  if (tokens <= kPartTokens) {
+    const size_t width = weights.wq_b.rows;
+    products_.push_back({weights.wq_b, qr, rank, q_.floats(tokens * width), width, Rounding::kOfficial});
+  }
   if (ratio == 4) {
     const size_t width = indexer.wq_b.rows;
     products_.push_back({indexer.wq_b, qr, rank, index_q_.floats(tokens * width), width, Rounding::kOfficial});
   }
-  linear_(step, products_, tokens);
+  if (!products_.empty()) linear_(step, products_, tokens);
 }
 
 // q = rope(headrms(wq_b qr))
-void AttentionLayer::queries(Step& step, int ratio, const Attention& weights) {
-  const size_t tokens = step.count(), width = weights.wq_b.rows;
+void AttentionLayer::queries(Step& step, int ratio, const Attention& weights, Part part) {
+  const size_t width = weights.wq_b.rows, rank = weights.wq_b.cols;
   const size_t dim = static_cast<size_t>(step.config.head_dim), rope = static_cast<size_t>(step.config.rope_dim);
-  float* q = q_.floats(0);
+  float* q = q_.floats(part.count * width);
+  if (step.count() > kPartTokens) {
+    step.clock.enter(Op::kProjections);
+    linear_(step, weights.wq_b, qr_.floats(0) + part.first * rank, rank, part.count, q, width, Rounding::kOfficial);
+  }
   step.clock.enter(Op::kQueries);
   const RopeTable& table = step.rope(ratio);
   const Elements& elements = step.kernels.elements;
   const size_t heads = width / dim;
-  step.pool.for_range(tokens * heads, kHeadBlock, [&](int, size_t begin, size_t end) {
+  step.pool.for_range(part.count * heads, kHeadBlock, [&](int, size_t begin, size_t end) {
     for (size_t i = begin; i < end; ++i) {
-      const size_t t = i / heads;
+      const size_t t = part.first + i / heads;
       float* head = q + i * dim;
       head_norm(step, head, dim);
       elements.rotate(head + dim - rope, &table.cos[t * rope / 2], &table.sin[t * rope / 2], rope / 2, false);
@@ -220,13 +227,14 @@ void AttentionLayer::index_queries(Step& step, const Indexer& indexer) {
 }
 
 // o = softmax over window and entries, split over tokens, and over heads when tokens are few.
-void AttentionLayer::attend(Step& step, size_t layer, int ratio, const Attention& weights) {
+void AttentionLayer::attend(Step& step, size_t layer, int ratio, const Attention& weights, Part part) {
+  step.clock.enter(Op::kAttention);
   const size_t dim = static_cast<size_t>(step.config.head_dim), heads = weights.sink.size();
   const size_t threads = static_cast<size_t>(step.pool.threads());
   const size_t head_blocks = (heads + kHeadBlock - 1) / kHeadBlock;
-  const size_t parts = step.count() >= 2 * threads ? 1 : std::min(head_blocks, threads);
+  const size_t cuts = part.count >= 2 * threads ? 1 : std::min(head_blocks, threads);
   const size_t scratch_floats = attend_scratch_floats(heads, dim);
-  float *q = q_.floats(0), *out = out_.floats(step.count() * heads * dim),
+  float *q = q_.floats(0), *out = out_.floats(part.count * heads * dim),
         *scratch = scratch_.floats(threads * scratch_floats);
   const AttendPrecision precision = step.policy.round_bf16       ? AttendPrecision::kOfficial
                                     : step.policy.quantise_cache ? AttendPrecision::kFast
@@ -234,20 +242,20 @@ void AttentionLayer::attend(Step& step, size_t layer, int ratio, const Attention
   const KvLayout& kv = step.runs[0].state->layout().shape().kv;
   const float scale = 1 / std::sqrt(static_cast<float>(dim));
   rows_.resize(std::max(rows_.size(), threads));
-  step.pool.for_range(step.count() * parts, 1, [&](int worker, size_t begin, size_t end) {
+  step.pool.for_range(part.count * cuts, 1, [&](int worker, size_t begin, size_t end) {
     RowList& rows = rows_[static_cast<size_t>(worker)];
     const TokenRun* run = nullptr;
     for (size_t task = begin; task < end; ++task) {
-      const size_t t = task / parts, part = task % parts;
+      const size_t own = task / cuts, t = part.first + own, cut = task % cuts;
       while (run == nullptr || t >= run->first + run->count) {
         run = run == nullptr ? step.runs.data() : run + 1;
         rows.entries = 0;
       }
       const std::span<const std::byte* const> attended = attended_rows(step, *run, layer, ratio, t, rows);
-      const size_t first = head_blocks * part / parts * kHeadBlock,
-                   last = std::min(heads, head_blocks * (part + 1) / parts * kHeadBlock);
-      float* o = out + (t * heads + first) * dim;
-      step.kernels.attend({kv, attended.data(), attended.size(), q + (t * heads + first) * dim,
+      const size_t first = head_blocks * cut / cuts * kHeadBlock,
+                   last = std::min(heads, head_blocks * (cut + 1) / cuts * kHeadBlock);
+      float* o = out + (own * heads + first) * dim;
+      step.kernels.attend({kv, attended.data(), attended.size(), q + (own * heads + first) * dim,
                            weights.sink.data() + first, last - first, scale, precision, o,
                            scratch + static_cast<size_t>(worker) * scratch_floats});
       turn_back(step, ratio, t, o, last - first);
@@ -295,8 +303,9 @@ void AttentionLayer::turn_back(const Step& step, int ratio, size_t t, float* o, 
 }
 
 // y = wo_b(concat_g(wo_a[g] o[g]))
-void AttentionLayer::output(Step& step, const Attention& weights, float* y) {
-  const size_t tokens = step.count(), groups = static_cast<size_t>(step.config.o_groups);
+void AttentionLayer::output(Step& step, const Attention& weights, Part part, float* y) {
+  step.clock.enter(Op::kProjections);
+  const size_t tokens = part.count, groups = static_cast<size_t>(step.config.o_groups);
   const size_t in = weights.wo_a.cols, rank = weights.wo_a.rows / groups;
   float *o = out_.floats(0), *low = low_.floats(tokens * groups * rank);
   products_.clear();
@@ -305,7 +314,8 @@ void AttentionLayer::output(Step& step, const Attention& weights, float* y) {
                          (g + 1) * rank});
   }
   linear_(step, products_, tokens);
-  linear_(step, weights.wo_b, low, groups * rank, tokens, y, weights.wo_b.rows, Rounding::kOfficial);
+  linear_(step, weights.wo_b, low, groups * rank, tokens, y + part.first * weights.wo_b.rows, weights.wo_b.rows,
+          Rounding::kOfficial);
 }
 
 }  // namespace nautile

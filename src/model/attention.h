@@ -24,16 +24,22 @@ class AttentionLayer {
     size_t entries = 0;  // entries 0, 1, ... of the run at hand that stand there already
   };
 
+  // Tokens of the step whose queries and outputs stand in memory together.
+  struct Part {
+    size_t first, count;
+  };
+  static constexpr size_t kPartTokens = 512;
+
   void project(Step& step, int ratio, const Attention& weights, const float* x);
-  void queries(Step& step, int ratio, const Attention& weights);
+  void queries(Step& step, int ratio, const Attention& weights, Part part);
   void window_keys(Step& step, int ratio, const Attention& weights);
   void compress(Step& step, size_t layer, int ratio, const Attention& weights);
   void index_queries(Step& step, const Indexer& indexer);
-  void attend(Step& step, size_t layer, int ratio, const Attention& weights);
+  void attend(Step& step, size_t layer, int ratio, const Attention& weights, Part part);
   std::span<const std::byte* const> attended_rows(Step& step, const TokenRun& run, size_t layer, int ratio, size_t t,
                                                   RowList& list);
   void turn_back(const Step& step, int ratio, size_t t, float* o, size_t heads) const;
-  void output(Step& step, const Attention& weights, float* y);
+  void output(Step& step, const Attention& weights, Part part, float* y);
 
   // A finished entry: norm, rotation at its first token, then stored as a cache row or an index key.
   void store_entry(Step& step, const Compressor& compressor, int64_t position, float* values, std::byte* row) const;
@@ -44,7 +50,8 @@ class AttentionLayer {
   std::vector<Product> products_;  // of the phase at hand
   WindowRows entries_, keys_;
   EntryChoice choice_;
-  Buffer qr_, q_, kv_, out_, low_, index_q_, index_w_, scratch_, pooled_;
+  Buffer qr_, kv_, index_q_, index_w_, scratch_, pooled_;
+  Buffer q_, out_, low_;  // of the part at hand
   std::vector<std::byte> step_rows_;  // this step's window rows: [tokens, kv row]
   std::vector<RowList> rows_;  // by worker
 };

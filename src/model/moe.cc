@@ -12,6 +12,12 @@ namespace {
 constexpr size_t kInnerBlock = 128, kInnerBlockFast = 64;
 constexpr size_t kOuterBlock = 128;  // rows of w2 an item of phase 4
 
+// Columns of a node's own in each part but the last ones: whole tiles.
+size_t columns_a_part(RowRange own, size_t parts) {
+  const size_t all = own.end - own.begin, tiles = (all + kTileRows - 1) / kTileRows;
+  return std::min(all, (tiles + parts - 1) / parts * kTileRows);
+}
+
 }  // namespace
 
 float route_score(float logit) {
@@ -76,7 +82,12 @@ void MoeLayer::route(Step& step, const Moe& moe, const float* x) {
 void MoeLayer::group(Step& step, const Moe& moe) {
   const size_t tokens = step.count(), d = moe.gate.cols, k = static_cast<size_t>(step.config.experts_per_token);
   const size_t pairs = tokens * k, all = tokens + pairs;
-  float *slots = slots_.floats(pairs * d), *shared = shared_.floats(tokens * d);  // [tokens, K, D], [tokens, D]
+  parts_ = (tokens + kWholeTokens - 1) / kWholeTokens;
+  width_ = 0;
+  for (size_t node = 0; node < step.pool.nodes(); ++node) {
+    width_ += columns_a_part(node_rows(step.pool, d, node), parts_);
+  }
+  float *slots = slots_.floats(pairs * width_), *shared = shared_.floats(tokens * width_);
   acts_.shape(step, moe.experts[0].w2, pairs);
   shared_acts_.shape(step, moe.shared.w2, tokens);
   x_.resize(std::max(x_.size(), all));
@@ -86,7 +97,7 @@ void MoeLayer::group(Step& step, const Moe& moe) {
   for (size_t t = 0; t < tokens; ++t) {
     x_[t] = shared_inputs_.row(t);
     act_[t] = shared_acts_.row(t);
-    y_[t] = shared + t * d;
+    y_[t] = shared + t * width_;
     row_weights_[t] = 1;
   }
   starts_.assign(moe.experts.size() + 1, 0);
@@ -103,7 +114,7 @@ void MoeLayer::group(Step& step, const Moe& moe) {
     const size_t place = starts_[static_cast<size_t>(chosen_[i])]++, at = tokens + place;
     x_[at] = inputs_.row(i / k);
     act_[at] = acts_.row(place);
-    y_[at] = slots + i * d;
+    y_[at] = slots + i * width_;
     row_weights_[at] = weights_[i];
   }
   size_t most = tokens;
@@ -145,27 +156,45 @@ void MoeLayer::gate_up(Step& step, const Group& group, Activations& out, size_t 
   }
 }
 
-void MoeLayer::down(Step& step, const Group& group, size_t node, RowRange rows) {
+void MoeLayer::down(Step& step, const Group& group, size_t first, size_t node, RowRange rows) {
   const auto [begin, end] = rows;
   const WeightView& w2 = group.expert->w2;
   float* const* y = y_.data() + group.first;
   step.kernels.matmul(
-      {on_node(w2, node), activation_format(step, w2), act_.data() + group.first, y, 0, group.count, begin, end});
+      {on_node(w2, node), activation_format(step, w2), act_.data() + group.first, y, first, group.count, begin, end});
   if (!step.policy.round_bf16) return;
-  for (size_t t = 0; t < group.count; ++t) step.kernels.elements.round_bf16(y[t] + begin, end - begin);
+  for (size_t t = 0; t < group.count; ++t) step.kernels.elements.round_bf16(y[t] + (begin - first), end - begin);
+}
+
+// Columns of y at hand: routed experts in ascending id (a token's slots are sorted), the shared one last.
+void MoeLayer::sum(Step& step, size_t d, float* y) {
+  const size_t k = static_cast<size_t>(step.config.experts_per_token);
+  const float *slots = slots_.floats(0), *shared = shared_.floats(0);
+  step.pool.for_range(step.count(), 1, [&](int, size_t begin, size_t end) {
+    for (size_t t = begin; t < end; ++t) {
+      for (const auto& [range, at] : columns_) {
+        float* out = y + t * d + range.begin;
+        const size_t count = range.end - range.begin;
+        std::memcpy(out, slots + t * k * width_ + at, count * sizeof(float));
+        for (size_t i = 1; i < k; ++i) step.kernels.axpy(1.f, slots + (t * k + i) * width_ + at, out, count);
+        step.kernels.axpy(1.f, shared + t * width_ + at, out, count);
+        if (step.policy.round_bf16) step.kernels.elements.round_bf16(out, count);
+      }
+    }
+  });
 }
 
 void MoeLayer::operator()(Step& step, const Moe& moe, const float* x, float* y) {
-  const size_t tokens = step.count(), d = moe.gate.cols, k = static_cast<size_t>(step.config.experts_per_token);
+  const size_t tokens = step.count(), d = moe.gate.cols;
   route(step, moe, x);
   group(step, moe);
 
   // Of a node's rows, items of the shared expert come first, then block by block of each routed one.
-  auto for_blocks = [&](size_t shared_rows, size_t routed_rows, size_t block, auto&& body) {
+  auto for_blocks = [&](auto&& shared_rows, auto&& routed_rows, size_t block, auto&& body) {
     cuts_.resize(step.pool.nodes());
     counts_.resize(step.pool.nodes());
     for (size_t node = 0; node < cuts_.size(); ++node) {
-      const RowRange shared = node_rows(step.pool, shared_rows, node), routed = node_rows(step.pool, routed_rows, node);
+      const RowRange shared = shared_rows(node), routed = routed_rows(node);
       cuts_[node] = {shared, routed, (shared.end - shared.begin + block - 1) / block,
                      (routed.end - routed.begin + block - 1) / block};
       counts_[node] = cuts_[node].shared_items + (groups_.size() - 1) * cuts_[node].routed_items;
@@ -179,27 +208,29 @@ void MoeLayer::operator()(Step& step, const Moe& moe, const float* x, float* y) 
       body(group, shared, node, RowRange{begin, std::min(own.end, begin + block)}, worker);
     });
   };
-  for_blocks(moe.shared.w1.rows, moe.experts[0].w1.rows,
+  for_blocks([&](size_t node) { return node_rows(step.pool, moe.shared.w1.rows, node); },
+             [&](size_t node) { return node_rows(step.pool, moe.experts[0].w1.rows, node); },
              step.policy.quantise_activations ? kInnerBlock : kInnerBlockFast,
              [&](const Group& group, bool shared, size_t node, RowRange rows, int worker) {
                gate_up(step, group, shared ? shared_acts_ : acts_, shared ? 0 : group.first - tokens, node, rows,
                        worker);
              });
-  for_blocks(d, d, kOuterBlock, [&](const Group& group, bool, size_t node, RowRange rows, int) {
-    down(step, group, node, rows);
-  });
-
-  // Routed experts in ascending id (a token's slots are sorted), the shared one last.
-  const float *slots = slots_.floats(0), *shared = shared_.floats(0);
-  step.pool.for_range(tokens, 1, [&](int, size_t begin, size_t end) {
-    for (size_t t = begin; t < end; ++t) {
-      float* out = y + t * d;
-      std::memcpy(out, slots + t * k * d, d * sizeof(float));
-      for (size_t i = 1; i < k; ++i) step.kernels.axpy(1.f, slots + (t * k + i) * d, out, d);
-      step.kernels.axpy(1.f, shared + t * d, out, d);
-      if (step.policy.round_bf16) step.kernels.elements.round_bf16(out, d);
+  // A part takes columns of every node, so that all nodes have work in it.
+  columns_.resize(step.pool.nodes());
+  for (size_t part = 0; part < parts_; ++part) {
+    size_t at = 0;
+    for (size_t node = 0; node < columns_.size(); ++node) {
+      const RowRange own = node_rows(step.pool, d, node);
+      const size_t count = columns_a_part(own, parts_), begin = std::min(own.end, own.begin + part * count);
+      columns_[node] = {{begin, std::min(own.end, begin + count)}, at};
+      at += count;
     }
-  });
+    const auto rows = [&](size_t node) { return columns_[node].range; };
+    for_blocks(rows, rows, kOuterBlock, [&](const Group& group, bool, size_t node, RowRange range, int) {
+      down(step, group, columns_[node].range.begin - columns_[node].at, node, range);
+    });
+    sum(step, d, y);
+  }
 }
 
 }  // namespace nautile

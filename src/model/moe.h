@@ -4,6 +4,8 @@
 //   1 router logits                   2 choice of experts, input rows narrowed, a token an item
 //   3 gate, up and SwiGLU, a block of rows of one expert an item; its outputs are narrowed for w2 at once
 //   4 down, likewise                  5 sum of a token's experts
+// Calls of more than kWholeTokens repeat the last two for a part of the columns at a time: outputs of all columns before
+// their sum would be K rows of floats a token.
 // Each distinct expert's weights are read once a call; the shared expert is one more expert of phases 3 and 4.
 #pragma once
 
@@ -39,10 +41,19 @@ class MoeLayer {
     RowRange shared, routed;
     size_t shared_items, routed_items;
   };
+  // A node's columns of y in the part at hand, and where they lie in the rows of slots_ and shared_.
+  struct Columns {
+    RowRange range;
+    size_t at;
+  };
+  static constexpr size_t kWholeTokens = 512;
+
   void route(Step& step, const Moe& moe, const float* x);
   void group(Step& step, const Moe& moe);
   void gate_up(Step& step, const Group& group, Activations& out, size_t row, size_t node, RowRange rows, int worker);
-  void down(Step& step, const Group& group, size_t node, RowRange rows);
+  // Row r of w2 goes to element r - first of the output rows.
+  void down(Step& step, const Group& group, size_t first, size_t node, RowRange rows);
+  void sum(Step& step, size_t d, float* y);
 
   uint64_t experts_read_ = 0;
   Linear linear_;
@@ -56,13 +67,16 @@ class MoeLayer {
   std::vector<size_t> starts_;            // [E + 1]
   std::vector<Cut> cuts_;                 // [nodes]
   std::vector<size_t> counts_;            // [nodes]: items of the phase
+  std::vector<Columns> columns_;          // [nodes]
+  size_t parts_ = 1, width_ = 0;          // of the columns; columns of a part at most
   std::vector<const std::byte*> x_;       // input rows
   std::vector<const std::byte*> act_;     // rows of acts_
   std::vector<float*> y_;                 // output rows
   std::vector<float> row_weights_;        // router weights; 1 for the shared expert
   std::vector<std::vector<float>> gate_up_;        // by worker: [2, tokens of a group, rows of a block]
   std::vector<std::vector<float*>> gate_up_rows_;  // by worker: their rows, gate then up
-  Buffer scores_, slots_, shared_;
+  Buffer scores_;
+  Buffer slots_, shared_;  // [tokens, K, width], [tokens, width]
 };
 
 }  // namespace nautile

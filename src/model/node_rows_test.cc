@@ -145,6 +145,38 @@ TEST_CASE("logits have the same bits on any nodes, with any number of threads, a
   }
 }
 
+TEST_CASE("a chunk of many tokens, worked through in parts, has the bits of short ones on any nodes") {
+  const Model model;
+  const Kernels& kernels = *find_kernels("auto").value();
+  std::vector<int32_t> tokens(1100);
+  for (size_t i = 0; i < tokens.size(); ++i) tokens[i] = static_cast<int32_t>(i * 7 % 1000);
+  const auto feed = [&](const Weights& weights, ThreadPool& pool, Numerics numerics, size_t piece) {
+    Forward forward(weights, numerics, kernels, pool);
+    SequenceState state(forward.layout());
+    std::vector<float> all;
+    for (size_t at = 0; at < tokens.size(); at += piece) {
+      const BatchItem item{&state, std::span(tokens).subspan(at, std::min(piece, tokens.size() - at))};
+      const ForwardOutput out = forward({&item, 1}, Logits::kAll).value();
+      all.insert(all.end(), out.logits.begin(), out.logits.end());
+    }
+    return all;
+  };
+  for (const Numerics numerics : {Numerics::kFast, Numerics::kReference}) {
+    ThreadPool one(1, made_up({1}), false);
+    const std::vector<float> expected = feed(model.packed(kernels, numerics, &one), one, numerics, 100);
+    for (const std::vector<int>& cores : {std::vector<int>{2}, {1, 1}, {3, 1}, {2, 5, 1}}) {
+      ThreadPool pool(2, made_up(cores), false);
+      const Weights weights = model.packed(kernels, numerics, &pool);
+      for (const size_t piece : {size_t{512}, size_t{513}, tokens.size()}) {
+        CAPTURE(piece);
+        const std::vector<float> logits = feed(weights, pool, numerics, piece);
+        REQUIRE(logits.size() == expected.size());
+        CHECK(std::memcmp(logits.data(), expected.data(), 4 * expected.size()) == 0);
+      }
+    }
+  }
+}
+
 TEST_CASE("the first NaN code in the order of the matrices is named, whatever the nodes") {
   Model model;
   const Kernels& kernels = *find_kernels("auto").value();

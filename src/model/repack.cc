@@ -99,8 +99,7 @@ void release_rows(const WeightView& rows, size_t tile_begin, size_t tile_end) {
   release_pages(rows.scales + begin * (rows.cols / 32), (end - begin) * (rows.cols / 32));
 }
 
-Status refuse_nan(const std::string& name, const WeightView& rows, size_t tile_begin, size_t tile_end) {
-  if (!holds_nan(rows, tile_begin * kTileRows, std::min(rows.rows, tile_end * kTileRows))) return {};
+Status refuse_nan(const std::string& name) {
   return {Code::kCorrupt, "a NaN code stands among a matrix's values or scales", fmt::format("tensor {}.weight", name),
           "compare the checksum of its file with the publisher's, and download it again"};
 }
@@ -162,14 +161,13 @@ Status pack_weights(Weights& weights, const Packing& packing) {
       const Piece& later = pieces[node][index + kAhead];
       prefetch_rows(*all[later.matrix].view, later.tile_begin, later.tile_end);
     }
-    if (Status status = refuse_nan(all[piece.matrix].name, rows, piece.tile_begin, piece.tile_end); !status.ok()) {
+    if (pack_tiles(rows, piece.tile_begin, piece.tile_end, out - first)) {
       const std::lock_guard lock(mutex);
       if (piece < broken_at) {
         broken_at = piece;
-        broken = std::move(status);
+        broken = refuse_nan(all[piece.matrix].name);
       }
     }
-    pack_tiles(rows, piece.tile_begin, piece.tile_end, out - first);
     if (packing.release_source) release_rows(rows, piece.tile_begin, piece.tile_end);
     note("repacking", size);
   };

@@ -47,8 +47,8 @@ void prefetch_rows(const WeightView& rows, size_t tile_begin, size_t tile_end);
 // Gives back the pages of the rows behind tiles [tile_begin, tile_end).
 void release_rows(const WeightView& rows, size_t tile_begin, size_t tile_end);
 
-// kCorrupt naming the tensor when the rows behind those tiles hold a NaN code (holds_nan()).
-Status refuse_nan(const std::string& name, const WeightView& rows, size_t tile_begin, size_t tile_end);
+// kCorrupt naming the tensor: what pack_tiles() found a NaN code in.
+Status refuse_nan(const std::string& name);
 
 // Packs every matrix that the kernels multiply in tiles, into memory that `weights` owns: each memory node's rows
 // (node_rows.h) on that node, written by its own workers. Matrices that are in tiles already, in one place, are copied

@@ -97,20 +97,21 @@ class BlockPacker {
     const uint64_t begin = block * kRepackedBlock, end = block_end(block);
     Status fine;
     for_parts(block, [&](const RepackedMatrix& m, const WeightView& rows, uint64_t first, uint64_t last) {
-      if (Status status = refuse_nan(m.name, rows, first, last); fine.ok()) fine = std::move(status);
+      bool nan = false;
       const uint64_t bytes = tile_bytes(m.format, m.cols);
       for (uint64_t t = first; t < last; ++t) {
         const uint64_t tile = m.offset + t * bytes;
         const uint64_t from = std::max(tile, begin), to = std::min(tile + bytes, end);
         std::byte* const place = buffer.block.data() + (from - begin);
         if (to - from == bytes) {
-          pack_tiles(rows, t, t + 1, place - t * bytes);
+          nan |= pack_tiles(rows, t, t + 1, place - t * bytes);
         } else {  // reaches over an edge of the block
           buffer.tile.resize(std::max(buffer.tile.size(), bytes));
-          pack_tiles(rows, t, t + 1, buffer.tile.data() - t * bytes);
+          nan |= pack_tiles(rows, t, t + 1, buffer.tile.data() - t * bytes);
           std::memcpy(place, buffer.tile.data() + (from - tile), to - from);
         }
       }
+      if (nan && fine.ok()) fine = refuse_nan(m.name);
       release_rows(rows, first, last);
     });
     if (!fine.ok()) return fine;

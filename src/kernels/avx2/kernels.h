@@ -9,4 +9,7 @@ const Kernels& kernels();
 
 const TileKernels& tile_kernels();
 
+// A version of packing (Packer): AVX2 alone.
+bool pack_half(const HalfTile& h);
+
 }  // namespace nautile::avx2

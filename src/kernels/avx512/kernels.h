@@ -11,4 +11,7 @@ const Kernels& kernels(bool dot_products);
 
 const TileKernels& tile_kernels();
 
+// A version of packing (Packer): F, BW, VL and DQ.
+bool pack_half(const HalfTile& h);
+
 }  // namespace nautile::avx512
