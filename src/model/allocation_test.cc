@@ -13,9 +13,13 @@ namespace {
 
 std::atomic<size_t> allocations{0};
 
-void* count_and_allocate(std::size_t bytes) {
+void* count_and_try(std::size_t bytes) noexcept {
   allocations.fetch_add(1, std::memory_order_relaxed);
-  if (void* at = std::malloc(bytes == 0 ? 1 : bytes)) return at;
+  return std::malloc(bytes == 0 ? 1 : bytes);
+}
+
+void* count_and_allocate(std::size_t bytes) {
+  if (void* at = count_and_try(bytes)) return at;
   throw std::bad_alloc();
 }
 
@@ -26,6 +30,12 @@ void* operator new(std::size_t bytes) {
 }
 void* operator new[](std::size_t bytes) {
   return count_and_allocate(bytes);
+}
+void* operator new(std::size_t bytes, const std::nothrow_t&) noexcept {
+  return count_and_try(bytes);
+}
+void* operator new[](std::size_t bytes, const std::nothrow_t&) noexcept {
+  return count_and_try(bytes);
 }
 void operator delete(void* at) noexcept {
   std::free(at);

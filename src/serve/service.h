@@ -49,7 +49,7 @@ struct ServiceOptions {
   double responses_age_s = 3600;
   size_t max_prepared = 512;  // requests being parsed or running at once
   size_t unsent_bytes = 1 << 20;
-  double write_interval_s = 0.002;  // of streams whose tokens come faster, see Pacer
+  double write_interval_s = 0.005;  // of streams whose tokens come faster, see Pacer
   Limits limits;
   std::string version = "0.1.0";
   double usd_per_hour = 0;  // what the machine costs, for the cost metrics; 0: unknown

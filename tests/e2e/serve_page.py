@@ -212,7 +212,7 @@ def tool_calls(nautile):
         page.js(f"document.querySelector('#tools').value = {json.dumps(json.dumps(TOOLS))}; document.querySelector('#system').value = 'Be brief.'; "
                 "document.querySelector('#temperature').value = '0'; document.querySelector('#seed').value = '7'")
         page.click("#settings .primary")
-        page.wait("!document.querySelector('#settings').open")
+        page.wait("!document.querySelector('#settings').open && document.activeElement.id === 'text'")  # what closing does at its end
         page.send("Weather in Rome?")
         page.wait(DONE)
         check(page.text(".call .name") == "get_weather", "the call's name")
