@@ -405,7 +405,7 @@ def late_reader(server, **fields):
     data = json.dumps(chat(reasoning_mode="non_think", **fields)).encode()
     s.sendall(head("POST", "/v1/chat/completions", {**JSON, **script(text="word " * 100, loop=True), "Content-Length": len(data)}) + data)
     made = (lambda: server.metric("vllm:num_requests_running") == 1) if fields.get("stream") else server.requests  # a stream waits for its reader
-    eventually(made, 10, "the answer is made")
+    eventually(made, 60, "the answer is made")
     return s
 
 

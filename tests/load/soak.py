@@ -149,6 +149,11 @@ def resident_mb(pid):
     return int(open(f"/proc/{pid}/statm").read().split()[1]) * 4096 / 1e6
 
 
+def sanitized(pid):
+    """AddressSanitizer holds freed memory back, 256 MB of it: what is resident then says nothing."""
+    return "libasan" in open(f"/proc/{pid}/maps").read()
+
+
 def main():
     flags = argparse.ArgumentParser()
     flags.add_argument("build", type=pathlib.Path)
@@ -202,7 +207,7 @@ def main():
             check(server.metric(name) == 0, f"{name} is {server.metric(name)}")
         check(server.metric("nautile_kv_bytes") == server.metric("nautile_kv_cache_bytes"), "a state is left")
         eventually(lambda: len(os.listdir(f"/proc/{pid}/fd")) <= files + 2, 5, "no descriptor is left")
-        check(growth <= ALLOWANCE_MB, f"memory beside the cache grew by {growth:.1f} MB after the warm-up")
+        check(growth <= ALLOWANCE_MB or sanitized(pid), f"memory beside the cache grew by {growth:.1f} MB after the warm-up")
         check(server.stop() == 0, "a clean end")
 
 
