@@ -69,21 +69,7 @@ inline I by_group(I x) {
 }  // namespace
 
 bool pack_half(const HalfTile& h) {
-  switch (h.format) {
-    case WeightFormat::kFp4: {
-      const bool nan = pack_scales(h);
-      pack_lines<WeightFormat::kFp4>(h);
-      return nan;
-    }
-    case WeightFormat::kFp8:
-      return pack_lines<WeightFormat::kFp8>(h);
-    case WeightFormat::kBf16:
-      pack_lines<WeightFormat::kBf16>(h);
-      break;
-    case WeightFormat::kF32:
-      break;
-  }
-  return false;
+  return pack(h);
 }
 
 }  // namespace nautile::avx2
