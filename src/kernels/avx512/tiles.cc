@@ -320,11 +320,10 @@ void matmul_wide(const MatmulArgs& a) {
   }
 }
 
+template <bool kIntoL1>
 void matmul_int8(const MatmulArgs& a) {
   for (size_t tile = a.row_begin / kTileRows; tile < tile_count(a.row_end); ++tile) {
-    for_passes<kMostInt8>(a.tokens, [&]<size_t T>(size_t token, size_t) {
-      fetches_into_l1() ? int8_tile<T, true>(a, tile, token) : int8_tile<T, false>(a, tile, token);
-    });
+    for_passes<kMostInt8>(a.tokens, [&]<size_t T>(size_t token, size_t) { int8_tile<T, kIntoL1>(a, tile, token); });
   }
 }
 
@@ -337,7 +336,11 @@ void matmul_in_tiles(const MatmulArgs& all) {
     a.tokens = all.tokens - token < block ? all.tokens - token : block;
     switch (a.weight.format) {
       case WeightFormat::kFp4:
-        a.format == ActivationFormat::kInt8 ? matmul_int8(a) : matmul_wide<Fp4Quads>(a);
+        if (a.format != ActivationFormat::kInt8) {
+          matmul_wide<Fp4Quads>(a);
+        } else {
+          fetches_into_l1() ? matmul_int8<true>(a) : matmul_int8<false>(a);
+        }
         break;
       case WeightFormat::kFp8:
         matmul_wide<Fp8Quads>(a);
