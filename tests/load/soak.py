@@ -6,7 +6,7 @@ usage: soak.py BUILD_DIRECTORY [--seconds 600] [--model DIR] [--clients 6]
 A tenth of the time warms up; half of it offers ten times the capacity beside the mixed traffic; the rest is mixed traffic
 alone: four dialects, streams and whole answers, structured output, tools, logprobs, several choices, errors, clients that
 leave in prefill and in decode, slow readers. Asserted: every accepted request finishes, every refusal is a 503 or 529 with
-Retry-After, memory beside the prefix cache (which fills to its limit, when depends on the machine) stays flat after the
+Retry-After, the server's own memory beside the prefix cache (which fills to its limit, when depends on the machine) stays flat after the
 overload and within a wider allowance over it (its high-water mark stays), and at the end the engine is idle without a sequence, a state or a stream.
 """
 import argparse
@@ -146,7 +146,9 @@ class Traffic:
 
 
 def resident_mb(pid):
-    return int(open(f"/proc/{pid}/statm").read().split()[1]) * 4096 / 1e6
+    """Memory of its own, and pages of files, which the system takes and gives back as it likes."""
+    status = dict(line.split(":", 1) for line in open(f"/proc/{pid}/status"))
+    return tuple(int(status[name].split()[0]) * 1024 / 1e6 for name in ("RssAnon", "RssFile"))
 
 
 def sanitized(pid):
@@ -166,12 +168,12 @@ def main():
     with Server(str(o.build / "nautile"), *more, backend="engine", model=o.model) as server:
         pid = server.process.pid
         begin = time.time()
-        curve = []  # seconds, resident MB, MB of it in the prefix cache
+        curve = []  # seconds, resident MB of its own, of files, MB in the prefix cache
         stop = threading.Event()
         def sample():
             while not stop.wait(2):
                 cached = server.metric("nautile_kv_cache_bytes") / 1e6
-                curve.append((time.time() - begin, resident_mb(pid), cached))
+                curve.append((time.time() - begin, *resident_mb(pid), cached))
         sampler = threading.Thread(target=sample)
         sampler.start()
         # Capacity: what it answers when it is kept full.
@@ -193,12 +195,12 @@ def main():
         # Memory.
         check(curve and curve[-1][0] > o.seconds - 60, "the metrics page answers to the end")
         def growth_since(start):
-            after = [mb - cached for at, mb, cached in curve if at > start]
+            after = [own - cached for at, own, _, cached in curve if at > start]
             fifth = max(1, len(after) // 5)
             return statistics.median(after[-fifth:]) - statistics.median(after[:fifth])
         growth, drift = growth_since(warm), growth_since(calm)
-        minute = {f"{int(at // 60)}": [round(mb, 1), round(cached, 1)] for at, mb, cached in curve}  # the last sample of each
-        print(json.dumps({"seconds": round(time.time() - begin), "warm_up_s": round(warm), "requests": dict(traffic.counts), "resident_and_cached_mb_by_minute": minute, "resident_most_mb": round(max(mb for _, mb, _ in curve), 1), "growth_beside_cache_mb": round(growth, 1), "of_it_after_the_overload_mb": round(drift, 1)}))
+        minute = {f"{int(at // 60)}": [round(mb, 1) for mb in mbs] for at, *mbs in curve}  # the last sample of each
+        print(json.dumps({"seconds": round(time.time() - begin), "warm_up_s": round(warm), "requests": dict(traffic.counts), "own_files_cached_mb_by_minute": minute, "own_most_mb": round(max(own for _, own, _, _ in curve), 1), "growth_beside_cache_mb": round(growth, 1), "of_it_after_the_overload_mb": round(drift, 1)}))
         check(not traffic.wrong, f"{traffic.wrong[:3]}")
         # Overload: refused or finished, nothing between.
         check(set(over["status"]) <= {"200", "503"} and over["status"].get("200", 0) > 0, f"statuses {over['status']}")
