@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
 """What the server costs: the raw engine and `nautile serve` with the same model, batch and lengths, in alternating pairs.
 
-usage: overhead.py BUILD_DIRECTORY [--model DIR] [--batch 8] [--tokens 400] [--pairs 10] [--flags "..."]
+usage: overhead.py BUILD_DIRECTORY [--model DIR] [--batch 8] [--tokens 400] [--pairs 10] [--threads N] [--flags "..."]
 
 Both are loaded once and wait for their turn. The rates are those of the time in which all sequences decode. `served_of_raw` is
 the median over pairs, `middle_half` where half of them lie; the client runs on the same cores and its processor time is part of it.
+--threads gives both engines as many threads: with one less than there are cores, server and client have a core of their own.
 """
 import argparse
 import json
@@ -26,11 +27,12 @@ def main():
     flags.add_argument("--batch", type=int, default=8)
     flags.add_argument("--tokens", type=int, default=800)
     flags.add_argument("--pairs", type=int, default=10)
+    flags.add_argument("--threads", type=int, default=0, help="of each engine; 0: as many as cores")
     flags.add_argument("--flags", default="--speculation=off", help="for nautile serve")
     flags.add_argument("--verbose", action="store_true")
     o = flags.parse_args()
-    raw = subprocess.Popen([o.build / "tests/load/raw_engine", o.model, str(o.batch), str(o.tokens)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    with Server(str(o.build / "nautile"), "--quiet", *shlex.split(o.flags), backend="engine", model=o.model) as server:
+    raw = subprocess.Popen([o.build / "tests/load/raw_engine", o.model, str(o.batch), str(o.tokens), str(o.threads)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    with Server(str(o.build / "nautile"), "--quiet", *(["--threads", str(o.threads)] if o.threads else []), *shlex.split(o.flags), backend="engine", model=o.model) as server:
         def several(once):
             """The median of three runs after one that only warms up: a process that was idle is slow to spread over the cores."""
             runs = [once() for _ in range(4)][1:]

@@ -2,7 +2,7 @@
 // generations like those that serve_load asks for and prints one JSON line. Nobody reads the tokens while they are
 // made. What decides the speed is as in the server: the checkpoint's own sampling, ends ignored, no speculation.
 //
-//   raw_engine MODEL_DIRECTORY BATCH TOKENS
+//   raw_engine MODEL_DIRECTORY BATCH TOKENS [THREADS]
 #include <sys/resource.h>
 
 #include <chrono>
@@ -21,8 +21,8 @@ double processor_seconds() {
   return seconds(use.ru_utime) + seconds(use.ru_stime);
 }
 
-int run(const std::string& directory, int batch, int tokens) {
-  auto model = load::open(directory, 0);
+int run(const std::string& directory, int batch, int tokens, int threads) {
+  auto model = load::open(directory, threads);
   EngineOptions options;
   options.speculation = Speculation::kOff;
   auto engine = load::must(start_engine(*model, options), "start");
@@ -58,9 +58,9 @@ int run(const std::string& directory, int batch, int tokens) {
 }  // namespace nautile
 
 int main(int argc, char** argv) {
-  if (argc != 4) {
-    fmt::print(stderr, "usage: raw_engine MODEL_DIRECTORY BATCH TOKENS\n");
+  if (argc != 4 && argc != 5) {
+    fmt::print(stderr, "usage: raw_engine MODEL_DIRECTORY BATCH TOKENS [THREADS]\n");
     return 2;
   }
-  return nautile::run(argv[1], std::atoi(argv[2]), std::atoi(argv[3]));
+  return nautile::run(argv[1], std::atoi(argv[2]), std::atoi(argv[3]), argc == 5 ? std::atoi(argv[4]) : 0);
 }
