@@ -132,5 +132,6 @@ python3 tests/e2e/serve_loading.py build/asan/nautile models/nano || [ $? -eq 77
 "${NAUTILE_CLIENTS_PYTHON:-${NAUTILE_PYTHON:-python3}}" tests/e2e/serve_schemas.py build/release/nautile models/nano
 python3 tests/e2e/chat_cli.py build/asan/nautile models/nano
 python3 tests/e2e/readme_examples.py build/release/nautile || [ $? -eq 77 ] # 77: no curl, no port
+python3 tests/e2e/serve_proxies.py build/release/nautile || [ $? -eq 77 ] # 77: neither nginx nor Caddy here
 python3 tests/e2e/serve_page.py build/release/nautile models/nano || [ $? -eq 77 ] # 77: no chromium here
 python3 tests/e2e/plan_page.py build/release/nautile || [ $? -eq 77 ] # 77: no chromium here
