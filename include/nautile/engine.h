@@ -35,7 +35,7 @@ class TokenGuide {
 
 struct GenerateRequest {
   std::vector<TokenId> prompt;  // at least one token
-  // Of output. Clamped to what the context leaves. 0 with prompt_logprobs set: score the prompt and end.
+  // Of output, at least 1; clamped to what the context leaves. 0 with prompt_logprobs set: score the prompt and end.
   int64_t max_tokens = 0;
   int64_t min_tokens = 0;  // end tokens cannot come before so many
   SamplingParams sampling;
@@ -51,7 +51,7 @@ struct GenerateRequest {
 
   std::string client;                // requests of different clients are admitted in turn
   int priority = 0;                  // lower first; waiting raises it, so nothing starves
-  std::optional<double> deadline_s;  // from submission to the last token; then EndReason::kDeadline
+  std::optional<double> deadline_s;  // seconds from submission to the last token; then EndReason::kDeadline
 
   // Tokens that may wait for the reader; a generation whose queue is full pauses and costs nothing.
   size_t event_capacity = 1024;
@@ -144,7 +144,7 @@ class Engine {
  public:
   virtual ~Engine() = default;  // cancels everything and waits for the step in progress
 
-  // kInvalidArgument: a request that can never run (empty prompt, id outside the vocabulary, sampling field).
+  // kInvalidArgument: a request that can never run (empty prompt, id outside the vocabulary, a field out of range).
   // kResourceExhausted: the prompt leaves no room in the context, one sequence of it is more than the memory plan
   // holds, or the queue is full; what() says which. kCancelled: the engine is draining. On an error on_event is never
   // called.

@@ -56,11 +56,11 @@ struct PlanSpeed {
   std::string layout;  // tp or dep
   int64_t batch = 0;   // streams at once
   int draft = 0;       // tokens drafted a step
-  double user_tokens_per_s =
-      0;  // one stream, the best known software; divide by 2 for an untuned one, by 4 for a poor one
+  // One stream with the best known software; divide by 2 for an untuned one, by 4 for a poor one.
+  double user_tokens_per_s = 0;
   double total_tokens_per_s = 0;  // all streams
-  double prefill_tokens_per_s = 0;
-  double ttft_s = 0, tpot_s = 0;
+  double prefill_tokens_per_s = 0;  // the whole machine
+  double ttft_s = 0, tpot_s = 0;    // time to the first token without a queue; time of each after it
   std::string limited_by;  // fixed, memory, compute, communication, storage
 };
 
@@ -86,10 +86,11 @@ struct PlanAnswer {
 class Planner {
  public:
   // `files`: name -> text of data files that replace the shipped ones ("gpus.json", "prices.json", ...).
-  // kInvalidArgument naming file, entry and field.
+  // kInvalidArgument naming file, entry and field; kUnsupported: another schema; kCorrupt: not JSON.
   static Result<Planner> create(const std::map<std::string, std::string>& files = {});
 
-  // kInvalidArgument naming the field and the near names. A machine that is too small is an answer: PlanFit::fits.
+  // kInvalidArgument naming the field and the near names; hardware_json fails as a data file does. A machine that is too
+  // small is an answer: PlanFit::fits.
   Result<PlanAnswer> ask(const PlanQuestion& question) const;
 
  private:

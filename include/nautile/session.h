@@ -35,8 +35,9 @@ struct ModelOptions {
 
 class Model {
  public:
-  // Reads, checks and arranges the directory's checkpoint and starts the engine. Errors name file, tensor and field;
-  // kResourceExhausted gives the memory plan that does not fit.
+  // Reads, checks and arranges the directory's checkpoint and starts the engine. Errors name file, tensor and field:
+  // kInvalidArgument (an option, a field of config.json), kNotFound, kCorrupt, kUnsupported, kIo; kResourceExhausted gives
+  // the memory plan that does not fit.
   static Result<std::unique_ptr<Model>> open(const std::string& directory, const ModelOptions& options = {});
   ~Model();
   Model(const Model&) = delete;
@@ -47,7 +48,7 @@ class Model {
   int64_t context_tokens() const;
   size_t vocabulary() const;
   // Text to ids and back. With `specials`, the literals of the chat format's markers become those markers: never for
-  // foreign text.
+  // foreign text. kResourceExhausted: more than 2 GiB of text; kInvalidArgument: an id outside the vocabulary.
   Result<std::vector<TokenId>> encode(std::string_view text, bool specials = false) const;
   Result<std::string> decode(std::span<const TokenId> ids) const;
 

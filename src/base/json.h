@@ -49,7 +49,7 @@ Result<bool> json_bool(const Json& object, const char* key, const std::string& w
 Result<std::string> json_string(const Json& object, const char* key, const std::string& where);
 
 // Python's json.dumps(value, ensure_ascii=False): ", " and ": ", key order kept, floats in shortest round-trip Python
-// style. This is the form V4 prompts use (spec chat.md 4.1).
+// style, NaN and Infinity by these words. This is the form V4 prompts use (spec chat.md 4.1).
 std::string python_json(const Json& value);
 
 }  // namespace nautile

@@ -16,6 +16,7 @@
 //    600+n     16   keyed XXH3-128 of everything before
 //
 // Integers are little-endian. The name is "<id in hexadecimal>-<blocks>.block" or ".snapshot".
+// Thread-safety: values and pure functions.
 #pragma once
 
 #include <optional>
@@ -50,9 +51,10 @@ struct DiskName {
   auto operator<=>(const DiskName&) const = default;
 
   std::string text() const;
-  static std::optional<DiskName> parse(std::string_view text);
+  static std::optional<DiskName> parse(std::string_view text);  // nothing for any other name
 };
 
+// The whole file, checksum included.
 std::vector<std::byte> encode_disk_file(const PrefixHasher& hasher, const DiskHeader& header,
                                         std::span<const std::byte> body);
 

@@ -32,7 +32,7 @@ struct DiskOptions {
 
 class DiskStore {
  public:
-  // Finds the directory's key, or makes one, and lists what is there.
+  // Finds the directory's key, or makes one, and lists what is there. Errors are the directory's.
   static Result<std::unique_ptr<DiskStore>> open(std::unique_ptr<Directory> directory,
                                                  std::shared_ptr<const CacheLayout> layout, DiskOptions options);
 
@@ -41,11 +41,13 @@ class DiskStore {
 
   bool has(const DiskName& name) const;
 
-  // Writes the file if it is not there. kResourceExhausted when it is larger than the budget, or while writing is off.
+  // Writes the file if it is not there. kResourceExhausted when it is larger than the budget, or while writing is off;
+  // else the directory's errors.
   Status write(const DiskHeader& header, std::span<const std::byte> body);
   // Puts the names of what was written on stable storage.
   Status sync();
-  // The body of a file that says what `expected` says; fills in draft_length.
+  // The body of a file that says what `expected` says; fills in draft_length. Errors of decode_disk_file(), or the
+  // directory's: kNotFound when another process removed it.
   Result<std::vector<std::byte>> read(DiskHeader& expected);
   // Marks the blocks of a path, and the snapshot at its end, as used now.
   void use(std::span<const PrefixId> path);

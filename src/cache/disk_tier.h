@@ -34,7 +34,7 @@ class DiskTier {
  public:
   static Result<std::unique_ptr<DiskTier>> open(std::unique_ptr<Directory> directory,
                                                 std::shared_ptr<const CacheLayout> layout, DiskOptions options);
-  // Opens or makes the private directory.
+  // Opens or makes the private directory. Errors of open_private_directory() and DiskStore::open().
   static Result<std::unique_ptr<DiskTier>> open(const std::string& directory, std::shared_ptr<const CacheLayout> layout,
                                                 DiskOptions options);
   // Writes what is queued.

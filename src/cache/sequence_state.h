@@ -33,13 +33,15 @@ struct Snapshot {
 class SequenceState {
  public:
   explicit SequenceState(std::shared_ptr<const CacheLayout> layout);
+  // Goes on from a snapshot of the same layout.
   SequenceState(std::shared_ptr<const CacheLayout> layout, const Snapshot& snapshot);
 
   const CacheLayout& layout() const { return *layout_; }
   int64_t length() const { return length_; }
   int64_t draft_length() const { return draft_length_; }
 
-  // Rows to read and write. Reading a position that was never written is a bug in the caller.
+  // Rows to read and write. Reading a position that was never written is a bug in the caller, and so is writing an entry or
+  // a key that reserve() has not made room for.
   std::byte* window_row(size_t layer, int64_t position);
   float* state_row(size_t layer, int64_t position);
   const std::byte* entry(size_t layer, int64_t index) const;
@@ -48,6 +50,7 @@ class SequenceState {
   std::byte* writable_key(size_t layer, int64_t index);
 
   // Makes room for positions below `length`: blocks exist, and those that will be written belong to this state alone.
+  // A step allocates nothing else of a state.
   void reserve(int64_t length);
   void advance(int64_t tokens) { length_ += tokens; }
   void advance_draft(int64_t tokens) { draft_length_ += tokens; }

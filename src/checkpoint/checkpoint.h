@@ -3,7 +3,8 @@
 //
 // Errors name file, tensor and byte: kNotFound (a shard or tensor the index promises), kCorrupt (bytes that break the
 // format, a tensor in another shard than the index says, a tensor the index does not list), kUnsupported (a spelling
-// that Nautile does not run), kIo.
+// that Nautile does not run), kIo, kResourceExhausted (an index too large to be one).
+// Thread-safety: pure functions of the files.
 #pragma once
 
 #include "checkpoint/tensor_table.h"
@@ -12,7 +13,7 @@ namespace nautile {
 
 Result<Checkpoint> open_checkpoint(FileSystem& files, const std::string& directory);
 
-// The index file as text: what stands in each shard. Exposed for tests and fuzzers.
+// The index file as text: what stands in each shard. kCorrupt with the byte. Exposed for tests and fuzzers.
 struct ShardIndex {
   struct Item {
     std::string tensor, shard;
@@ -24,7 +25,8 @@ struct ShardIndex {
 Result<ShardIndex> parse_shard_index(std::string_view text, const std::string& where);
 
 // Writes the tensors as safetensors shards of at most about `max_shard_bytes` (a larger tensor stands alone), with the
-// index when there is more than one shard. Names are written as they are. The directory must exist.
+// index when there is more than one shard. Names are written as they are. The directory must exist. A shard stands in
+// memory once more while it is written. Errors are those of FileSystem::write().
 Status write_checkpoint(FileSystem& files, const Checkpoint& checkpoint, const std::string& directory,
                         uint64_t max_shard_bytes);
 

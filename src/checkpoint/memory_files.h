@@ -1,5 +1,7 @@
 // MemoryFiles: a FileSystem in memory for tests, whose files can be cut, patched and removed, and whose disk can be full
 // or broken.
+//
+// Thread-safety: none, but for FileWriter::write().
 #pragma once
 
 #include <sys/mman.h>

@@ -19,7 +19,7 @@ struct Waiting {
   uint64_t id = 0;
   std::string client;
   int priority = 0;
-  double since_s = 0;
+  double since_s = 0;  // on the clock of next()
 };
 
 enum class Verdict {
@@ -35,7 +35,7 @@ class AdmissionQueue {
   void push(Waiting request) { clients_[request.client].waiting.push_back(std::move(request)); }
   // A preempted request goes before everything else of its client.
   void push_front(Waiting request) { clients_[request.client].waiting.push_front(std::move(request)); }
-  bool erase(uint64_t id);
+  bool erase(uint64_t id);  // false: it does not wait here
   size_t size() const;
   bool empty() const { return size() == 0; }
 
@@ -57,9 +57,11 @@ class StateBudget {
   StateBudget(uint64_t budget_bytes, uint64_t private_bytes, uint64_t block_bytes, int64_t block_tokens)
       : budget_(budget_bytes), private_(private_bytes), block_(block_bytes), block_tokens_(block_tokens) {}
 
+  // Of one sequence.
   uint64_t bytes_for(int64_t tokens) const {
     return private_ + static_cast<uint64_t>((tokens + block_tokens_ - 1) / block_tokens_) * block_;
   }
+  // False, and nothing changes, when there is less left.
   bool take(uint64_t bytes) {
     if (bytes > budget_ - used_) return false;
     used_ += bytes;

@@ -51,8 +51,8 @@ class ChatSession {
   // Both must outlive the session.
   ChatSession(const LoadedModel& model, Engine& engine) : model_(model), engine_(engine) {}
 
-  // Encodes the conversation and answers it. kInvalidArgument for what cannot be encoded, kResourceExhausted when the
-  // prompt leaves no room in the context.
+  // Encodes the conversation and answers it, with hooks on this thread. Errors of encode(), ChatTokens::find(),
+  // StopMatcher::make() and Engine::submit(), or what the generation failed with; a cancelled one is a Reply.
   Result<Reply> reply(const Conversation& conversation, const ReplyOptions& options, const ReplyHooks& hooks);
 
  private:

@@ -2,8 +2,8 @@
 // request.
 //
 // One thread of its own runs steps: each takes one token (and drafts) of every decoding sequence and fills up with
-// prefill chunks (docs/design/engine.md). Lifetime: the model must outlive the engine, and nobody else may use its
-// forward and pool meanwhile.
+// prefill chunks (docs/design/engine.md). Thread-safety: that of Engine. Lifetime: the model must outlive the engine, and
+// nobody else may use its forward and pool meanwhile.
 #pragma once
 
 #include <functional>
@@ -51,9 +51,9 @@ class LocalEngine : public Engine {
   virtual std::vector<StepRecord> steps(size_t count) const = 0;
 };
 
-// kResourceExhausted when the plan does not fit: what() and fix() give the numbers. kUnsupported: speculation kAlways
-// on a checkpoint without a draft module. Errors of the disk tier's directory name it. `disk`, if given, is used
-// instead of opening options.disk_directory.
+// kInvalidArgument naming an option out of range. kResourceExhausted when the plan does not fit: what() and fix() give the
+// numbers. kUnsupported: speculation kAlways on a checkpoint without a draft module. Errors of the disk tier's directory
+// name it. `disk`, if given, is used instead of opening options.disk_directory.
 Result<std::unique_ptr<LocalEngine>> start_engine(LoadedModel& model, const EngineOptions& options,
                                                   std::unique_ptr<DiskTier> disk = nullptr);
 

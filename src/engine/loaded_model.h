@@ -32,7 +32,8 @@ struct LoadOptions {
 class LoadedModel {
  public:
   // Reads DIRECTORY/config.json, its shards and tokenizer.json, and verifies every tensor. Errors name file and tensor;
-  // nothing is half-loaded.
+  // nothing is half-loaded. kInvalidArgument names an option; kNotFound without a config.json; the rest is of
+  // parse_config(), open_checkpoint(), load_verified() and Tokenizer::load().
   static Result<std::unique_ptr<LoadedModel>> load(FileSystem& files, const std::string& directory,
                                                    const LoadOptions& options);
   // A checkpoint that is in memory already, without tokenizer and directory: for measuring.

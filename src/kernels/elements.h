@@ -35,7 +35,7 @@ inline constexpr size_t kMaxStreams = 8;
 struct Elements {
   // out = weight * (x / sqrt(mean(x^2) + eps)); weight null: 1. out may be x.
   void (*rms_norm)(const float* x, const float* weight, size_t count, float eps, float* out) = nullptr;
-  // Turns adjacent pairs by their angles, in place; `inverse` turns back.
+  // Turns adjacent pairs by their angles, in place; `inverse` turns back. values: [2 * pairs]; cos, sin: [pairs]
   void (*rotate)(float* values, const float* cos, const float* sin, size_t pairs, bool inverse) = nullptr;
   void (*round_bf16)(float* values, size_t count) = nullptr;
   // As in tensor/quantise.h.
@@ -48,9 +48,9 @@ struct Elements {
   void (*swiglu)(const float* gate, const float* up, size_t count, float limit, float weight, float* out) = nullptr;
   void (*pool)(const PoolArgs&) = nullptr;
   void (*mixing)(const MixingArgs&) = nullptr;
-  // out[i] = sum_j factors[j] * x[j][i] over m streams of `width`.
+  // out[i] = sum_j factors[j] * x[j][i]. factors: [m]; x: [m, width]; out: [width]
   void (*collapse)(const float* factors, size_t m, const float* x, size_t width, float* out) = nullptr;
-  // x[k][i] = post[k] * y[i] + sum_j comb[j][k] * x[j][i], in place.
+  // x[k][i] = post[k] * y[i] + sum_j comb[j][k] * x[j][i], in place. post: [m]; comb: [m, m]; y: [width]; x: [m, width]
   void (*expand)(const float* post, const float* comb, size_t m, const float* y, size_t width, float* x) = nullptr;
 };
 

@@ -114,7 +114,7 @@ struct AttendArgs {
   const float* q = nullptr;     // [heads, head_dim]
   const float* sink = nullptr;  // [heads]
   size_t heads = 0;
-  float scale = 0;
+  float scale = 0;  // of a score
   AttendPrecision precision = AttendPrecision::kFloat;
   float* out = nullptr;      // [heads, head_dim]
   float* scratch = nullptr;  // attend_scratch_floats(heads, head_dim)

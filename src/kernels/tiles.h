@@ -94,7 +94,7 @@ struct NarrowArgs {
   size_t begin = 0, end = 0;  // begin a multiple of 32; end too, unless it is cols
   size_t cols = 0, padded = 0;
   ActivationFormat format = ActivationFormat::kBf16;
-  std::byte* row = nullptr;
+  std::byte* row = nullptr;  // its start, whatever `begin`: [activation_bytes(format, padded)]
 };
 
 struct TileKernels {

@@ -1,6 +1,7 @@
 // Activations: the input rows of matrix products, in the format that a weight takes (kernels/ops.h).
 //
 // Rows are written once and read by every product with the same input. A row depends on its own values alone.
+// Thread-safety: shape() from one thread; then different rows, or columns of one, may be written at the same time.
 #pragma once
 
 #include <cstddef>
@@ -16,7 +17,7 @@ class Activations {
   // Room for `tokens` rows of inputs of `weight`. Allocates only to grow.
   void shape(const Step& step, const WeightView& weight, size_t tokens);
   // Writes columns [begin, end) of row t from x, which holds them alone; begin a multiple of 32 (of 128 under the
-  // reference policy), end too unless it is the last column. Rows may be written by different threads.
+  // reference policy), end too unless it is the last column.
   // `official`: FP8 first, where the policy asks for it and the weight has few bits.
   void write(const Step& step, size_t t, const float* x, size_t begin, size_t end, bool official);
   void write(const Step& step, size_t t, const float* x, bool official) { write(step, t, x, 0, cols_, official); }

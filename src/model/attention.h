@@ -1,5 +1,7 @@
 // The attention sub-layer: queries, window keys, compressed entries, the indexer's choice, one softmax over all of them
 // (spec model.md sections 4 to 7).
+//
+// Thread-safety: one caller at a time: it keeps the memory that a step works in, and spreads the work over step.pool.
 #pragma once
 
 #include "model/linear.h"

@@ -33,7 +33,7 @@ struct DsparkConfig {
   int block_size = 0;  // draft tokens a round; 0: no DSpark
   int noise_token_id = 0;
   int markov_rank = 0;
-  std::vector<int> target_layers;
+  std::vector<int> target_layers;  // main layers whose output the draft reads
   bool operator==(const DsparkConfig&) const = default;
 };
 
@@ -51,12 +51,12 @@ struct ModelConfig {
   int window = 0;
   std::vector<int> compress_ratios;  // one a main layer, each 0, 4 or 128
   int index_heads = 0, index_head_dim = 0, index_topk = 0;
-  int routed_experts = 0, experts_per_token = 0, shared_experts = 1;
+  int routed_experts = 0, experts_per_token = 0, shared_experts = 1;  // E, K
   int expert_inter = 0;  // I
   int hash_layers = 0;   // the first layers, routed by token id
   double route_scale = 0;
   double swiglu_limit = 0;
-  int hc_mult = 0, hc_sinkhorn_iters = 0;
+  int hc_mult = 0, hc_sinkhorn_iters = 0;  // M
   double hc_eps = 0, norm_eps = 0;
   double rope_theta = 0, compress_rope_theta = 0;
   RopeScaling rope_scaling;  // of CSA and HCA layers
@@ -79,8 +79,9 @@ struct ModelConfig {
   bool operator==(const ModelConfig&) const = default;
 };
 
-// Reads the text of a config.json. `where` names it in errors. kUnsupported for another architecture (V4.1 among them)
-// or for dimensions that break the formats' blocks.
+// Reads the text of a config.json. `where` names it in errors. kCorrupt for what is not JSON, kInvalidArgument for a field
+// that is missing or out of range, kUnsupported for another architecture (V4.1 among them) or for dimensions that break
+// the formats' blocks.
 Result<ModelConfig> parse_config(std::string_view text, const std::string& where);
 
 // "v4-flash" or "v4-pro": the published shapes. kInvalidArgument names what there is.

@@ -51,13 +51,14 @@ class Forward {
   // Where the time of the steps went since it was last reset.
   OpClock& clock() { return clock_; }
 
-  // Runs the batch and advances the states. kInvalidArgument names an empty item, a token outside the vocabulary, a
-  // sequence that would pass max_positions, or a state named twice; then nothing has changed.
+  // Runs the batch and advances the states. kInvalidArgument: no item, an empty one, a token outside the vocabulary, more
+  // logits than tokens, a state of another model or named twice. kResourceExhausted: a sequence would pass max_positions.
+  // After an error nothing has changed.
   Result<ForwardOutput> operator()(std::span<const BatchItem> batch, Logits wanted);
 
   // The MTP block (spec model.md 9.1): each item's tokens are the ones that FOLLOW the streams' tokens; streams come
-  // from a ForwardOutput (main model, or this function when drafting further). Advances draft_length.
-  // kUnsupported when the checkpoint has no MTP block.
+  // from a ForwardOutput (main model, or this function when drafting further): [tokens, M, D]. Advances draft_length.
+  // Errors as above, and kUnsupported when the checkpoint has no MTP block.
   Result<ForwardOutput> draft(std::span<const BatchItem> batch, std::span<const float> streams, Logits wanted);
 
  private:

@@ -1,4 +1,6 @@
 // mHC: the M residual streams, collapsed before each sub-layer and mixed after it (spec model.md section 3).
+//
+// Thread-safety: one caller at a time, as AttentionLayer.
 #pragma once
 
 #include "model/linear.h"

@@ -93,7 +93,8 @@ struct Totals {
 Totals inventory_totals(const ModelConfig& config, const std::vector<ExpectedTensor>& tensors);
 
 // The variant a checkpoint has, from its tensors alone (section 3 rules 2 and 3). kUnsupported for a spelling or mix
-// that Nautile does not read, kNotFound when there is no routed expert at all.
+// that Nautile does not read, kNotFound when there is no routed expert at all, or mtp.* without its first tensors,
+// kInvalidArgument when the config knows nothing of the DSpark stages that are there.
 Result<Variant> detect_variant(const Checkpoint& checkpoint, const ModelConfig& config);
 
 struct VerifyOptions {
@@ -110,7 +111,7 @@ struct VerifyOptions {
 
 // Every tensor there with a right dtype and shape, none unknown (mtp.* is allowed to be absent as a whole, and copies
 // of embedding or head under mtp.* are ignored), contents as the options ask. The first fault, naming file, tensor,
-// byte.
+// byte: kNotFound (missing), kUnsupported (dtype), kCorrupt (shape, unknown, contents), or of detect_variant().
 Status verify(const Checkpoint& checkpoint, const ModelConfig& config, const VerifyOptions& options = {});
 
 }  // namespace nautile

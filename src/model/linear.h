@@ -1,7 +1,7 @@
 // The two operations that every part is made of: matrix products over all tokens of a step, and RMSNorm.
 //
 // Both split their work over outputs or tokens only, so results do not depend on the number of threads, nor on which
-// products share a call.
+// products share a call. Thread-safety: one caller at a time, as AttentionLayer; rms_norm() as the step's pool.
 #pragma once
 
 #include <cstdint>

@@ -36,6 +36,7 @@ struct SequenceBytes {
   uint64_t total() const { return kv() + compressor + draft; }
 };
 
+// What the layout says, or 0 there stands for.
 int64_t entry_bytes(const ModelConfig& config, const StateLayout& layout);
 int64_t index_key_bytes(const ModelConfig& config, const StateLayout& layout);
 

@@ -7,6 +7,8 @@
 // Calls of more than kWholeTokens repeat the last two for a part of the columns at a time: outputs of all columns before
 // their sum would be K rows of floats a token.
 // Each distinct expert's weights are read once a call; the shared expert is one more expert of phases 3 and 4.
+//
+// Thread-safety: one caller at a time, as AttentionLayer; the free functions are pure.
 #pragma once
 
 #include "model/linear.h"

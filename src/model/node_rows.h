@@ -1,7 +1,7 @@
 // Which memory node keeps which rows of a matrix: the one rule for placing weights and for reading them.
 //
 // Every matrix, every expert alone, is cut into one contiguous run of rows for each node, as long as the node has
-// cores. So each node reads its part of every expert, whichever a token chooses.
+// cores. So each node reads its part of every expert, whichever a token chooses. Thread-safety: pure functions.
 #pragma once
 
 #include <algorithm>

@@ -6,6 +6,7 @@
 // Products, when the weights are in tiles (weights.h): under the reference policy BF16 activations, which hold the
 // official E4M3 codes times their scales exactly, with float sums; under the fast one int8 activations with a scale for
 // each 32 columns into FP4 matrices and BF16 into the others. Rows, and every product of kExact, are multiplied in float.
+// Thread-safety: values and pure functions.
 #pragma once
 
 #include <string_view>
@@ -43,7 +44,7 @@ constexpr Policy policy_of(Numerics numerics) {
   return {};
 }
 
-// "reference", "fast" or "exact".
+// "reference", "fast" or "exact"; else kInvalidArgument.
 Result<Numerics> parse_numerics(std::string_view name);
 
 }  // namespace nautile

@@ -1,5 +1,5 @@
 // OpClock: where the time of a step goes, by kind of operation, as the calling thread sees it. Two clock reads an
-// operation and layer, so it is always on.
+// operation and layer, so it is always on. Thread-safety: one thread, that of the steps.
 #pragma once
 
 #include <array>
@@ -37,6 +37,7 @@ class OpClock {
     seconds_ = {};
     last_ = seconds_now();
   }
+  // [kOps], by Op; without what the current one has taken since it was entered.
   const std::array<double, kOps>& seconds() const { return seconds_; }
 
  private:

@@ -3,6 +3,8 @@
 // A compressor projects each token to kv and gate rows (gate with its position term added). An entry is, channel by
 // channel, the softmax of the gates over its candidates times their kv. With overlap (CSA) the candidates are the low
 // halves of the previous window and the high halves of its own.
+//
+// Thread-safety: one caller at a time, as AttentionLayer; pool() may run on several threads.
 #pragma once
 
 #include "model/linear.h"

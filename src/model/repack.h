@@ -1,4 +1,6 @@
 // Repacking: from the checkpoint's rows to tiles (kernels/tiles.h), once, at load.
+//
+// Thread-safety: one caller at a time for the same Weights; work is spread over the pool.
 #pragma once
 
 #include <cstdint>
@@ -34,7 +36,7 @@ struct Packing {
 // A matrix that can lie in tiles, by the checkpoint's name without ".weight". Views with rows == 0 are left out.
 struct TileMatrix {
   std::string name;
-  WeightView* view;
+  WeightView* view;  // into the Weights, not null
 };
 // All of them, in the order in which a step reads them.
 std::vector<TileMatrix> tile_matrices(Weights& weights);

@@ -1,4 +1,6 @@
 // Loading: a checkpoint verified and its matrices in tiles, packed now or mapped from a repacked file.
+//
+// Thread-safety: one caller at a time for the same repacked file.
 #pragma once
 
 #include <functional>

@@ -1,4 +1,6 @@
 // The indexer's choice: which compressed entries each CSA query attends (spec model.md 6.4, 6.5).
+//
+// Thread-safety: one caller at a time, as AttentionLayer; chosen() from any thread until the next call.
 #pragma once
 
 #include <span>

@@ -1,4 +1,6 @@
 // Step: what every part of one forward pass can see: the tokens, whose they are, and the machine to compute on.
+//
+// Thread-safety: the workers of a pass read it; the clock is the caller's alone.
 #pragma once
 
 #include <cstdint>

@@ -2,7 +2,8 @@
 // checkpoint has them (mapped), are repacked once into tiles, or lie in a file of tiles (mapped); small vectors are
 // widened to float.
 //
-// Thread-safety: read-only once loaded. Lifetime: the Checkpoint must outlive the Weights.
+// Letters in shapes are those of ModelConfig. Thread-safety: read-only once loaded. Lifetime: the Checkpoint must outlive
+// the Weights.
 #pragma once
 
 #include <cstdint>
@@ -44,29 +45,34 @@ struct Indexer {
 };
 
 struct Attention {
-  WeightView wq_a, wq_b, wkv, wo_a, wo_b;
-  std::vector<float> q_norm, kv_norm, sink;
+  WeightView wq_a;  // [q_lora_rank, D]
+  WeightView wq_b;  // [H * c, q_lora_rank]
+  WeightView wkv;   // [c, D]
+  WeightView wo_a;  // [o_groups * o_lora_rank, H * c / o_groups]
+  WeightView wo_b;  // [D, o_groups * o_lora_rank]
+  std::vector<float> q_norm, kv_norm, sink;  // [q_lora_rank], [c], [H]
   Compressor compressor;  // CSA and HCA
   Indexer indexer;        // CSA
 };
 
 struct Expert {
-  WeightView w1, w3, w2;  // gate, up, down
+  WeightView w1, w3, w2;  // gate [I, D], up [I, D], down [D, I]
 };
 
 struct Moe {
   WeightView gate;                      // [E, D]
   std::vector<float> bias;              // [E]; empty on hash-routed layers
   const TensorView* tid2eid = nullptr;  // [vocab, K] on hash-routed layers
-  std::vector<Expert> experts;
+  std::vector<Expert> experts;          // [E]
   Expert shared;
+  // Expert `slot` of the token by tid2eid; `width`: K.
   int table_entry(int64_t token, int slot, int width) const;
 };
 
 struct Layer {
   int ratio = 0;
   HyperConnection hc_attn, hc_ffn;
-  std::vector<float> attn_norm, ffn_norm;
+  std::vector<float> attn_norm, ffn_norm;  // [D]
   Attention attn;
   Moe moe;
 };
@@ -74,21 +80,21 @@ struct Layer {
 // The draft block of the April 2026 checkpoints (spec model.md 9.1).
 struct Mtp {
   Layer layer;
-  WeightView e_proj, h_proj;
-  std::vector<float> enorm, hnorm, norm;
+  WeightView e_proj, h_proj;              // [D, D]
+  std::vector<float> enorm, hnorm, norm;  // [D]
   HyperHead head;
 };
 
 struct Weights {
   ModelConfig config;
-  WeightView embed, head;
-  std::vector<float> norm;
+  WeightView embed, head;   // [vocab, D]
+  std::vector<float> norm;  // [D]
   HyperHead hc_head;
   std::vector<Layer> layers;
   std::unique_ptr<Mtp> mtp;  // when the checkpoint has one
   std::shared_ptr<const void> tiles;  // keeps the repacked matrices, if any: memory of our own or a mapped file
   uint64_t tile_bytes = 0;
-  bool tiles_mapped = false;
+  bool tiles_mapped = false;  // they lie in a file
 };
 
 // Bytes and multiply-adds of one token's way through the main model, in three parts: what every token touches (embedding

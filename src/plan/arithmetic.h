@@ -24,6 +24,7 @@ struct WeightFormatName {
   const char* text;
 };
 const std::vector<WeightFormatName>& weight_formats();
+// By its id; kInvalidArgument with near names at "--format".
 Result<WeightFormat> weight_format(std::string_view id);
 const char* weight_format_id(WeightFormat format);
 
@@ -33,9 +34,10 @@ struct KvFormatName {
   KvFormat format;
   const char* id;
   const char* text;
-  int entry_bytes, index_bytes;
+  int entry_bytes, index_bytes;  // of one entry, of one key
 };
 const std::vector<KvFormatName>& kv_formats();
+// By its id; kInvalidArgument with near names at "--kv".
 Result<KvFormat> kv_format(std::string_view id);
 const KvFormatName& kv_format_name(KvFormat format);
 

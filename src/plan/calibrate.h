@@ -31,11 +31,12 @@ struct Calibration {
   std::vector<std::string> fitted;       // names of the constants that the points determine
 };
 
-// kInvalidArgument naming the field.
+// kCorrupt for what is not JSON, kUnsupported for another schema, kInvalidArgument naming the field.
 Result<Calibration> calibrate(const PlanData& data, std::string_view text, const std::string& where);
 std::string calibration_text(const Calibration& calibration);
 
-// The constants as a file for --calibrate (schema planner-tuning/1), and back.
+// The constants as a file for --calibrate (schema planner-tuning/1), and back, with errors as above. Each that calibrate()
+// may fit must be there and above zero; the others stay `base`'s.
 Json tuning_json(const Tuning& tuning, const std::string& where_from);
 Result<Tuning> parse_tuning(std::string_view text, const std::string& where, Tuning base);
 

@@ -1,7 +1,8 @@
 // The planner's data: models, hardware, prices, published rates and constants, each with source, date and mark.
 // The shipped copies are the JSON files under data/, compiled in; `--data DIR` replaces them file by file.
 //
-// load_data() checks every field: a missing, mistyped, negative or undated one is an error naming file and field.
+// load_data() checks every field: a missing, mistyped, negative or undated one is kInvalidArgument naming file and field,
+// another schema kUnsupported, what is not JSON kCorrupt.
 // Thread-safety: a PlanData is a value, read-only after loading.
 #pragma once
 
@@ -68,12 +69,12 @@ struct Purchase {
 struct Hardware {
   std::string id, note;
   DeviceClass device_class = DeviceClass::kGpu;
-  double memory_gb = 0;
-  double bandwidth_tbs = 0;
+  double memory_gb = 0;      // of one device; 1e9 bytes
+  double bandwidth_tbs = 0;  // 1e12 bytes a second
   double fp4_tflops = 0, fp8_tflops = 0, bf16_tflops = 0;  // dense; 0: the device has no such unit
   double link_gbs = 0;                                     // one way, inside the domain; 0: none
-  int domain = 1;
-  double scale_out_gbs = 0;
+  int domain = 1;            // devices that the link joins
+  double scale_out_gbs = 0;  // between domains
   double sync_us = 6;  // one all-reduce of nothing
   double tdp_w = 0, all_in_kw = 0;
   std::vector<Rental> rentals;
@@ -172,7 +173,7 @@ const std::vector<std::string>& data_file_names();
 // `replaced`: file name -> text, for the files not taken from the shipped ones.
 Result<PlanData> load_data(const std::map<std::string, std::string>& replaced = {});
 
-// A hardware list like gpus.json's "gpus" (one entry or more), as a person hands in with --hw-file.
+// One device, or a list like gpus.json's "gpus", as a person hands in with --hw-file. Errors as of load_data().
 Result<std::vector<Hardware>> load_hardware(std::string_view text, const std::string& where);
 
 }  // namespace nautile::plan

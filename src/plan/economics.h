@@ -72,7 +72,8 @@ ServedCost served_cost(const ServedTokens& served, double usd_per_hour, const Ho
 // kWh for a million tokens at a rate of tokens per second and device.
 double kwh_per_mtok(double kw_per_device, double tokens_per_second_device);
 
-// The price of a provider for a model on a day, averaged over peak hours. `peak_share`: of the traffic in peak hours.
+// The price of a provider for a model on a day (days since 1970), averaged over peak hours. `peak_share`: of the traffic
+// in peak hours. kInvalidArgument at "--hosted": no such provider, no row for the model on that day, or no price in it.
 struct PriceQuote {
   HostedRate rate;
   std::string provider, model, checked, from;

@@ -42,7 +42,7 @@ struct Request {
   double peak_to_mean = 1;
   bool licence = false, residency = false, air_gapped = false, custom_weights = false;
   bool scale_to_zero = false, experimental = false;
-  int64_t today = 0;             // day number
+  int64_t today = 0;             // days since 1970
   std::optional<Tuning> tuning;  // from plan calibrate or plan probe
 };
 
@@ -105,7 +105,7 @@ struct Plan {
 // Plan::fit.
 Result<Plan> make_plan(const PlanData& data, const Request& request);
 
-// "gb300:4" and its like into a machine.
+// "gb300:4" and its like into a machine. Errors as of make_plan().
 Result<Machine> parse_machine(const PlanData& data, const Request& request);
 
 // Fit of the request's model on the machine.
@@ -117,7 +117,7 @@ std::string plan_text(const Plan& plan, bool explain);
 Json plan_json(const Plan& plan);
 // Figures as one SVG: Pareto, KV and operations against context, cost against use with the break-even marked.
 std::string plan_svg(const Plan& plan);
-// One self-contained page with the same figures and sliders.
+// One self-contained page with the same figures and sliders. kInternal when the template that is compiled in is broken.
 Result<std::string> plan_html(const Plan& plan);
 // Where the article's figures hold and where they cannot, with the arithmetic.
 std::string explain_text(const PlanData& data);

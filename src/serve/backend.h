@@ -1,4 +1,6 @@
 // What answers: a model as serving sees it, and the engine that runs it.
+//
+// Thread-safety: read-only once made, but for the engine, which locks itself. Source: spec api.md 1.13.
 #pragma once
 
 #include <memory>
@@ -17,7 +19,8 @@ struct Backend {
   Json scripts;                        // by name, for scripted
   double load_s = 0;
 
-  // Picks the script that x-script names, or holds as JSON.
+  // Picks the script that x-script names, or holds as JSON. Errors of Engine::submit(); of a scripted engine also
+  // kInvalidArgument at "x-script" and those of parse_json() and Script::parse().
   Result<std::unique_ptr<Generation>> submit(GenerateRequest request, const std::string& script, int choice);
 };
 

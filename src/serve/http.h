@@ -102,11 +102,12 @@ struct Listener {
 
 struct ServerOptions {
   std::vector<Listener> listeners;
+  // Bytes of the request line, of one header and of all; how many.
   size_t max_request_line = 8 << 10, max_header = 16 << 10, max_headers = 32 << 10, max_header_count = 100;
-  uint64_t max_body = 32 << 20;
+  uint64_t max_body = 32 << 20;             // bytes, as in the next
   uint64_t max_bodies = uint64_t{1} << 30;  // of all requests being read or waiting to be parsed together
   size_t max_connections = 4096, max_per_address = 256;
-  size_t max_unsent = 1 << 20;  // of one stream: the producer's mark, not a hard limit
+  size_t max_unsent = 1 << 20;  // bytes of one stream: the producer's mark, not a hard limit
   double header_timeout_s = 10, body_timeout_s = 60, idle_timeout_s = 75, write_timeout_s = 60;
   uint64_t min_body_rate = 1 << 10;  // bytes/s
   bool allow_half_close = false;
@@ -133,7 +134,7 @@ class Loop {
 class Server {
  public:
   virtual ~Server() = default;
-  // Binds every listener; kIo names the address.
+  // Binds every listener. kInvalidArgument (no address) or kIo, naming it.
   static Result<std::unique_ptr<Server>> listen(ServerOptions options, Handler& handler);
 
   virtual Loop& loop() = 0;

@@ -28,7 +28,7 @@ struct Script {
 
   // {"text": "...", "tokens": [ids], "bytes": bool, "loop": bool, "prefill_ms": n, "token_ms": n, "fail_after": n,
   //  "stall_after": n, "ignore_mask": bool, "refuse": bool}. `bytes` plays the text byte by byte. "choices": [scripts]
-  // gives each choice its own.
+  // gives each choice its own. kInvalidArgument at "x-script"; text that cannot be encoded fails as Tokenizer::encode().
   static Result<Script> parse(const Json& json, const Tokenizer& tokenizer);
 };
 

@@ -1,7 +1,8 @@
 // The service behind the HTTP server: routing, keys, admission, jobs, probes, metrics, draining.
 //
 // States: loading (no backend yet), ready, draining, failed. The port is open in all of them; only ready ones admit.
-// Thread-safety: the io thread, but for loading(), became_ready() and load_failed(), which the loading thread calls. Source: spec api.md 3, 14.
+// Thread-safety: the io thread, but for loading(), became_ready() and load_failed(), which the loading thread calls.
+// Source: spec api.md 3, 14.
 #pragma once
 
 #include <map>

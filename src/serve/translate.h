@@ -13,6 +13,7 @@
 
 namespace nautile::serve {
 
+// What one request may hold. Bytes of a tool, a stop string, an id; of all tools.
 struct Limits {
   int max_json_depth = 128;
   size_t messages = 20000, parts = 1000, tools = 128;
@@ -36,12 +37,13 @@ struct TranslateContext {
   ResponseStore* responses = nullptr;  // null: none are stored
 };
 
+// Each dialect's request read and checked; the error is a 4xx that names the field.
 Outcome<Ask> translate_chat(const Json& body, const TranslateContext& context);
 Outcome<Ask> translate_completions(const Json& body, const TranslateContext& context);
 Outcome<Ask> translate_messages(const Json& body, const TranslateContext& context, bool count_only);
 Outcome<Ask> translate_responses(const Json& body, const TranslateContext& context);
 
-// Renders and tokenises, checks the room, clamps max_tokens.
+// Renders and tokenises, checks the room, clamps max_tokens: fills prompts and effective_max_tokens.
 std::optional<ApiError> prepare(Ask& ask, const TranslateContext& context);
 
 // Compiles what the answer is held to: the constraint, and the calls of declared tools. Needs context.grammars.

@@ -1,4 +1,6 @@
-// Time, for reports: seconds on a clock that never goes back.
+// Time: seconds on a clock that never goes back, from a start of its own.
+//
+// Thread-safety: any thread.
 #pragma once
 
 #include <chrono>

@@ -2,6 +2,8 @@
 // (directory_for_test.h). Names are plain file names; nothing outside the directory can be reached, links are not
 // followed.
 //
+// Errors name the path: kNotFound, kInvalidArgument (the name is taken, or is a link), kResourceExhausted (the disk or the
+// quota is full), else kIo.
 // Thread-safety: a Directory may be used from several threads, and several processes may open the same one.
 #pragma once
 
@@ -33,8 +35,7 @@ class Directory {
   virtual Result<int64_t> change_stamp() = 0;
   // The whole file. kNotFound; kInvalidArgument when it is not `ours`; kResourceExhausted when it is larger.
   virtual Result<std::vector<std::byte>> read(const std::string& name, size_t max_bytes) = 0;
-  // A new file with these bytes, on stable storage. kResourceExhausted when the disk or the quota is full; what is
-  // there after a failure is for the caller to remove.
+  // A new file with these bytes, on stable storage. What is there after a failure is for the caller to remove.
   virtual Status create(const std::string& name, std::span<const std::byte> bytes) = 0;
   // One step for whoever looks; replaces `to`.
   virtual Status rename(const std::string& from, const std::string& to) = 0;

@@ -1,6 +1,8 @@
-// Files: read whole, map read-only, write atomically, in one go or in pieces. The only place where Nautile opens files, so that tests can break
-// them (FileSystem is an interface; Faults wraps it in tests).
+// Files: read whole, map read-only, write atomically, in one go or in pieces. What Nautile reads and writes goes through
+// here, so that tests can break it (MemoryFiles, checkpoint/memory_files.h).
 //
+// Errors name the path: kNotFound, kInvalidArgument (no regular file), kResourceExhausted (the disk or the quota is full),
+// else kIo.
 // Thread-safety: a FileSystem may be used from several threads; a MappedFile is read-only and may be shared.
 #pragma once
 
@@ -48,7 +50,7 @@ class MappedFile {
 class FileWriter {
  public:
   virtual ~FileWriter() = default;
-  // From several threads, into ranges that do not overlap. kResourceExhausted when the disk is full.
+  // From several threads, into ranges that do not overlap.
   virtual Status write(uint64_t offset, std::span<const std::byte> bytes) = 0;
   // Puts the bytes on stable storage and then the file in its place, where it replaces what was there.
   virtual Status finish() = 0;
@@ -59,6 +61,7 @@ class FileSystem {
   virtual ~FileSystem() = default;
   // The whole file as text; kResourceExhausted when it is larger than max_bytes.
   virtual Result<std::string> read(const std::string& path, size_t max_bytes) = 0;
+  // An empty file has no bytes and no time. One that others cut while it is mapped ends the process where it is read.
   virtual Result<MappedFile> map(const std::string& path) = 0;
   // Names in the directory, sorted, without "." and "..".
   virtual Result<std::vector<std::string>> list(const std::string& directory) = 0;
@@ -73,7 +76,7 @@ class FileSystem {
 // The operating system's files.
 std::unique_ptr<FileSystem> real_files();
 
-// "dir/name" with exactly one slash between.
+// "dir/name" with exactly one slash between; no directory: the name alone.
 std::string join_path(std::string_view directory, std::string_view name);
 
 }  // namespace nautile

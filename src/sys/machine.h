@@ -2,7 +2,7 @@
 // group.
 //
 // Read from /proc and /sys as text; a file that is missing or cannot be understood counts as "no such limit" or "one
-// node", never as an error: containers hide parts of both.
+// node", never as an error: containers hide parts of both. `root` stands before the paths, for tests.
 // Thread-safety: pure functions of the system's files.
 #pragma once
 

@@ -1,7 +1,7 @@
 // What this machine can do: read bandwidth of its memory, peak of its multiply-add units, read rate of a disk.
 //
-// Measurements, so two calls differ; each says how long it took and how it was done. One caller at a time: the
-// measurement uses every thread of the pool it is given.
+// Measurements, so two calls differ; each says how it was done. `gbs` are 1e9 bytes a second.
+// Thread-safety: one caller at a time: a measurement uses every thread of the pool it is given.
 #pragma once
 
 #include <cstddef>
@@ -24,7 +24,7 @@ struct NodeRate {
   double gbs = 0;  // 0 where it has no worker
 };
 struct BandwidthProbe {
-  double gbs = 0;                    // best median over the stream counts, 1e9 bytes a second
+  double gbs = 0;                    // best median over the stream counts
   double low_gbs = 0, high_gbs = 0;  // smallest and largest pass at that stream count
   int streams = 0;                   // a thread, at the best
   int threads = 0;
@@ -52,7 +52,7 @@ Result<BandwidthProbe> probe_read_bandwidth(ThreadPool& pool, size_t bytes, doub
 
 struct PeakRow {
   std::string name;   // "fp32 FMA 512 bit", "BF16 dot 512 bit", "int8 dot 512 bit"
-  double tflops = 0;  // all threads; a multiply-add counts 2
+  double tflops = 0;  // 1e12 operations a second, all threads, the best pass; a multiply-add counts 2
 };
 // Each kind of multiply-add that this CPU has, in registers alone, each for about `seconds`.
 std::vector<PeakRow> probe_peak(ThreadPool& pool, double seconds);
@@ -62,7 +62,8 @@ struct DiskProbe {
   size_t bytes = 0;
   bool direct = false;  // past the page cache; otherwise the figure may be the cache's
 };
-// Reads the file at `path` from its start in 8 MiB pieces for about `seconds`. kNotFound or kIo with the path.
+// Reads the file at `path` from its start in 8 MiB pieces for about `seconds`, or to its end. kNotFound, kIo,
+// kInvalidArgument (it is empty) or kResourceExhausted (no memory for a piece), with the path.
 Result<DiskProbe> probe_disk(const std::string& path, double seconds);
 
 // Bytes of memory that this process may have and that are free for use now, by the machine and by the limits of its

@@ -1,4 +1,6 @@
-// Entropy from the operating system: only ever used to choose a seed that is then shown.
+// Entropy from the operating system: for a seed that is then shown, for keys, and for names that no other process takes.
+//
+// Thread-safety: any thread.
 #pragma once
 
 #include <cstdint>

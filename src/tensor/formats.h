@@ -40,9 +40,9 @@ constexpr float e2m1_to_f32(uint8_t code) {
 uint8_t f32_to_e2m1(float value);  // NaN becomes 0
 
 float e4m3_to_f32(uint8_t byte);  // 0x7F and 0xFF are NaN, 0x7E is 448
-uint8_t f32_to_e4m3(float value);
+uint8_t f32_to_e4m3(float value);  // saturates to 448, infinity too; NaN becomes 0x7F
 float e5m2_to_f32(uint8_t byte);
-uint8_t f32_to_e5m2(float value);  // saturates to 57344; infinity stays infinity
+uint8_t f32_to_e5m2(float value);  // saturates to 57344; infinity stays infinity, NaN becomes 0x7F
 
 // All 256 values of E4M3FN, for kernels that look them up.
 const std::array<float, 256>& e4m3_values();

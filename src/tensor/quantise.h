@@ -25,6 +25,7 @@ void fp4_quantise(float* values, size_t count);
 // values <- H values / sqrt(count), Walsh-Hadamard in natural (Sylvester) order; count a power of two.
 void hadamard(float* values, size_t count);
 
+// Each to the nearest BF16, in place.
 void round_bf16(float* values, size_t count);
 
 }  // namespace nautile

@@ -34,12 +34,13 @@ struct EncodeOptions {
 };
 
 // kInvalidArgument if the profile does not offer the mode, or the conversation is empty or cannot be continued in this
-// mode; kUnsupported for tool_choice required or named while thinking (that takes a grammar).
+// mode; kUnsupported for tool_choice required or named while thinking (that takes a grammar). encode() fails as
+// Tokenizer::encode() too.
 Result<std::vector<Segment>> render(const Conversation& conversation, const EncodeOptions& options);
 Result<std::vector<TokenId>> encode(const Tokenizer& tokenizer, const Conversation& conversation,
                                     const EncodeOptions& options);
 
-// Fill in the middle: BOS, prefix, hole, suffix.
+// Fill in the middle: BOS, prefix, hole, suffix (spec chat.md 7).
 std::vector<Segment> render_fim(std::string prefix, std::string suffix);
 
 // The segments' text, joined: for people and tests.

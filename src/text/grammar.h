@@ -43,7 +43,8 @@ struct GrammarRequest {
   std::optional<ToolConstraint> tools;
 };
 
-// Whether the request's schemas are small and shallow enough to be looked at; the first thing compile() asks.
+// Whether the request's schemas are small and shallow enough to be looked at; the first thing compile() asks. Errors as
+// those of compile().
 Status check_grammar_size(const GrammarRequest& request, const GrammarLimits& limits);
 
 class Grammar {

@@ -24,8 +24,8 @@ struct ToolConstraint {
 
 namespace grammar {
 
-// From before the block's first "<" to behind it. Ignored keywords are appended. The compilers must outlive the
-// builder.
+// From before the block's first "<" to behind it. Appends the compilers of the tools' parameters, which hold the ignored
+// keywords and must outlive the builder. Errors as in grammar_schema.h, and kInvalidArgument when no tool may be called.
 Status add_tool_calls(const ToolConstraint& tools, Builder& builder, JsonPieces& pieces, const GrammarLimits& limits,
                       std::vector<std::unique_ptr<SchemaCompiler>>& compilers, StateId from, StateId to);
 

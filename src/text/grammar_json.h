@@ -38,7 +38,7 @@ class JsonPieces {
   // `builder` must outlive the pieces.
   explicit JsonPieces(Builder& builder)
       : builder_(builder), json_text_(builder, TextForm::kJson), raw_text_(builder, TextForm::kRaw) {}
-  // An expression to stand for whitespace between tokens, in place of the optional space.
+  // An expression to stand for whitespace between tokens, in place of the optional space. Errors of Pattern::parse().
   Status set_whitespace(std::string_view expression, const GrammarLimits& limits);
 
   void space(StateId from, StateId to);

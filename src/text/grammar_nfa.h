@@ -119,7 +119,8 @@ class Builder {
   RuleId rule();
   Piece of(RuleId rule) const { return rules_[rule]; }
 
-  // kInvalidArgument if the root matches nothing, or a rule calls itself before it has consumed anything.
+  // `nesting`: how deep what is generated may nest. kInvalidArgument if the root matches nothing, or only what nests
+  // deeper, if a rule calls itself before it has consumed anything, or if the builder is exhausted().
   Result<Program> finish(RuleId root, int nesting);
 
  private:

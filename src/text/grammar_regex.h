@@ -40,7 +40,8 @@ class CharSet {
 
 class Pattern {
  public:
-  // anchored: the whole text must match; else any part of it (as JSON Schema's `pattern`).
+  // anchored: the whole text must match; else any part of it (as JSON Schema's `pattern`). kInvalidArgument also beyond
+  // the limits.
   static Result<Pattern> parse(std::string_view expression, bool anchored, const GrammarLimits& limits);
   size_t states() const { return first_.size(); }
 

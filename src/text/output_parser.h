@@ -75,7 +75,7 @@ class OutputParser {
 
   // Appends events to `out`; neighbours of one kind and call are joined.
   void push(std::string_view bytes, std::vector<OutputEvent>& out);
-  // False if the token ends the turn: nothing is emitted for it, and nothing should follow.
+  // `bytes`: what the token spells. False if it ends the turn: nothing is emitted for it, and nothing should follow.
   bool push(TokenId id, std::string_view bytes, std::vector<OutputEvent>& out);
   // Releases what was held back. Call once, at the end.
   ParsedMessage finish(OutputEnd end, std::vector<OutputEvent>& out);

@@ -53,8 +53,8 @@ class Sampler {
  public:
   // logits: [vocabulary]. allowed: one bit a token, 32 to a word, lowest bit first; empty allows all (a grammar fills
   // it). position: of the token to be drawn, counted from the start of the sequence.
-  // kInternal for a NaN or +inf among the logits (-inf is a token that cannot come); kInvalidArgument if no token is
-  // left.
+  // kInternal for a NaN or +inf among the logits (-inf is a token that cannot come) or a mask of another size;
+  // kInvalidArgument if no token is left.
   Result<Sample> sample(std::span<const float> logits, const SamplingParams& params, const TokenHistory& history,
                         uint64_t position, std::span<const uint32_t> allowed = {});
 

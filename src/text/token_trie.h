@@ -38,7 +38,7 @@ class TokenTrie {
   std::span<const std::pair<TokenId, TokenId>> twins() const { return twins_; }
   std::span<const TokenId> end_tokens() const { return end_tokens_; }
   bool is_end(TokenId id) const;
-  // Empty for a token that never matches text.
+  // Empty for a token that never matches text. Precondition: has(id).
   std::string_view bytes_of(TokenId id) const {
     return std::string_view(pool_).substr(offsets_[id], offsets_[id + 1] - offsets_[id]);
   }

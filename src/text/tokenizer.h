@@ -34,7 +34,7 @@ class Tokenizer {
  public:
   // kCorrupt for a broken file, kUnsupported for another kind of tokenizer; both name the field.
   static Result<Tokenizer> parse(std::string_view json, const std::string& where);
-  // Reads DIRECTORY/tokenizer.json.
+  // Reads DIRECTORY/tokenizer.json. Errors also of FileSystem::read().
   static Result<Tokenizer> load(FileSystem& files, const std::string& directory);
 
   // The segments are one text: neighbours are joined before it is split, only added tokens (where allowed) cut it.

@@ -2,7 +2,7 @@
 //
 // Whatever the file asks for that would change ids and is not in this shape (another model, a normaliser, a dropout, a
 // post-processor that adds tokens, ...) is kUnsupported, naming the field; broken files are kCorrupt.
-// Source: spec chat.md 1.1, 1.2.
+// Thread-safety: a pure function. Source: spec chat.md 1.1, 1.2.
 #pragma once
 
 #include <cstdint>

@@ -27,6 +27,7 @@ CodePoint decode_utf8(std::string_view text, size_t at);
 // Length of the longest prefix that is valid UTF-8.
 size_t valid_utf8_prefix(std::string_view text);
 
+// Precondition: code_point < 0x110000.
 void append_utf8(uint32_t code_point, std::string& out);
 
 // Turns a stream of bytes into valid UTF-8. An unfinished tail (at most 3 bytes) is held back until it is whole; bytes

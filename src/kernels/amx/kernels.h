@@ -5,7 +5,7 @@
 
 namespace nautile::amx {
 
-// The table; its matrix products need usable().
+// The table; needs avx512 with dot products, its matrix products usable() too.
 const Kernels& kernels();
 
 // Whether this CPU has the matrix unit with BF16 and byte products and the system lets this process use it: Linux keeps

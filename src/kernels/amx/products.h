@@ -55,7 +55,7 @@ inline void add_products(Unit& unit, const typename Lines::Decoded& panel, const
           if constexpr (Lines::kInt8) {
             float of_token;
             memcpy(&of_token, x_scales[blocks[b].first + t] + 4 * part, 4);
-            sum = _mm512_cvtepi32_ps(line_at(sums[2 * b + h][t]));
+            sum = _mm512_cvtepi32_ps(avx512::load_line(sums[2 * b + h][t]));
             scale = _mm512_mul_ps(scale, _mm512_set1_ps(of_token));
           } else {
             sum = _mm512_load_ps(sums[2 * b + h][t]);
@@ -83,7 +83,7 @@ inline void multiply_tile(Unit& unit, const MatmulArgs& a, size_t tile, bool eve
   const std::byte* x_scales[kGroupTokens];
   memset(totals, 0, a.tokens * sizeof totals[0]);
   for (size_t k = 0; k < padded; k += Lines::kCols) {
-    Lines::decode(Lines::at(weights, k), scales, k, panel);
+    Lines::decode(weights, scales, k, panel);
     const size_t x_at = k * (Lines::kInt8 ? 1 : 2);
     if (Lines::kInt8) {
       for (size_t t = 0; t < a.tokens; ++t) x_scales[t] = a.x[t] + padded + k / 32 * 4;

@@ -1,10 +1,10 @@
 // Products of tiles by the matrix unit. No CPU of the machines this was written on has one: what is here beyond the loops
 // of products.h (which run in tests over twin.cc) has been compiled only.
-#include <immintrin.h>
 #include <string.h>
 
 #include "kernels/amx/kernels.h"
 #include "kernels/avx512/kernels.h"
+#include "kernels/avx512/quads.h"
 
 namespace nautile::amx {
 namespace {

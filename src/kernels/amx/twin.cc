@@ -1,10 +1,10 @@
 // The matrix unit's products over a unit in plain code. For tests.
-#include <immintrin.h>
 #include <string.h>
 
 #include "kernels/amx/kernels.h"
 #include "kernels/amx/scalar_unit.h"
 #include "kernels/avx512/kernels.h"
+#include "kernels/avx512/quads.h"
 
 namespace nautile::amx::twin {
 namespace {

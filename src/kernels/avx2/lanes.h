@@ -1,4 +1,4 @@
-// A vector of kLanes values for the attention and element kernels: floats (V), 32-bit integers (I), lane masks (M).
+// A vector of kLanes values: floats (V), 32-bit integers (I), lane masks (M).
 // Needs AVX2 and FMA.
 #pragma once
 

@@ -1,18 +1,17 @@
 // Products of tiles with 256-bit vectors: FP4 by byte products (vpmaddubsw), FP8 and BF16 in float, 8 rows a vector.
-#include <immintrin.h>
 #include <string.h>
 
 #include "kernels/avx2/kernels.h"
+#include "kernels/avx2/lanes.h"
 
 namespace nautile::avx2 {
 namespace {
 
-using V = __m256;
-using I = __m256i;
-
 constexpr size_t kAhead = 2048;           // bytes fetched early
 constexpr size_t kBlockTokens = 32;       // tokens that pass a tile before the next tile comes
 constexpr size_t kOctets = kTileRows / 8;  // of rows in a tile
+
+#include "kernels/formats.inc"
 
 inline I load_octet(const std::byte* p) {
   return _mm256_loadu_si256(reinterpret_cast<const I*>(p));
@@ -37,12 +36,6 @@ inline V e8m0(const std::byte* p) {
   const I bits = _mm256_max_epi32(_mm256_slli_epi32(code, 23), _mm256_set1_epi32(0x00400000));
   const I nan = _mm256_and_si256(_mm256_cmpeq_epi32(code, _mm256_set1_epi32(255)), _mm256_set1_epi32(0x00400000));
   return _mm256_castsi256_ps(_mm256_or_si256(bits, nan));
-}
-inline float e8m0_of(uint8_t code) {
-  const uint32_t bits = code == 255 ? 0x7fc00000u : code == 0 ? 0x00400000u : static_cast<uint32_t>(code) << 23;
-  float value;
-  memcpy(&value, &bits, 4);
-  return value;
 }
 
 // Copies the wanted ones of a tile's 32 totals to y.
@@ -170,7 +163,7 @@ __attribute__((noinline)) void float_tile(const MatmulArgs& a, size_t tile, size
   for (size_t k = 0; k < padded; k += 128, block += block_bytes) {
     float scale = Octets::kAfter;
     if (a.weight.format == WeightFormat::kFp8) {
-      scale = e8m0_of(a.weight.scales[tile * kTileRows / 128 * (padded / 128) + k / 128]);
+      scale = scale_of(a.weight.scales[tile * kTileRows / 128 * (padded / 128) + k / 128]);
     }
     const float* x[T];
     for (size_t t = 0; t < T; ++t) x[t] = reinterpret_cast<const float*>(a.x[token + t]) + k;
@@ -250,9 +243,7 @@ void narrow_group(const float* x, std::byte* codes, std::byte* scale, std::byte*
     most8 = _mm256_max_ps(most8, _mm256_andnot_ps(sign, value));
     nan = _mm256_or_ps(nan, _mm256_cmp_ps(value, value, _CMP_UNORD_Q));
   }
-  const __m128 most4 = _mm_max_ps(_mm256_castps256_ps128(most8), _mm256_extractf128_ps(most8, 1));
-  const __m128 most2 = _mm_max_ps(most4, _mm_movehl_ps(most4, most4));
-  const float most = _mm_cvtss_f32(_mm_max_ss(most2, _mm_shuffle_ps(most2, most2, 1)));
+  const float most = reduce_max(most8);
   const float unit = _mm256_movemask_ps(nan) != 0 ? __builtin_nanf("") : most / 127 * 0.5f;
   const V inverse = _mm256_set1_ps(most > 0x1p-100f ? 127 / most : 0);
   I part[4];

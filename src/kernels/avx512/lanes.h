@@ -1,4 +1,4 @@
-// A vector of kLanes values for the attention and element kernels: floats (V), 32-bit integers (I), lane masks (M).
+// A vector of kLanes values: floats (V), 32-bit integers (I), lane masks (M).
 // Needs AVX-512 F, BW, VL, DQ.
 #pragma once
 
@@ -161,7 +161,8 @@ inline V e4m3_bits(const void* p) {
   const __mmask16 nan = _mm512_cmpeq_epi32_mask(_mm512_or_si512(placed, _mm512_set1_epi32(INT32_MIN)), all);
   return _mm512_castsi512_ps(_mm512_mask_or_epi32(placed, nan, placed, _mm512_set1_epi32(0x7fc00000)));
 }
-// 32 E2M1 values times `scale` from 16 bytes, in column order.
+// 32 E2M1 values times `scale` from 16 bytes, in column order. A table index looks at four bits only, so the other nibble
+// may stay where it is.
 inline void load_e2m1(const void* p, float scale, V out[2]) {
   const V table =
       mul(_mm512_setr_ps(0.f, 0.5f, 1.f, 1.5f, 2.f, 3.f, 4.f, 6.f, -0.f, -0.5f, -1.f, -1.5f, -2.f, -3.f, -4.f, -6.f),

@@ -1,23 +1,17 @@
 // Products of tiles with the 512-bit dot-product instructions (VNNI, BF16) and byte permutations (VBMI).
-#include <immintrin.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "kernels/avx512/kernels.h"
+#include "kernels/avx512/quads.h"
 
 namespace nautile::avx512 {
 namespace {
-
-using V = __m512;
-using I = __m512i;
 
 constexpr size_t kBlockBytes = 512 << 10;  // of activations, which stay in the second-level cache while the tiles pass
 constexpr size_t kMostInt8 = 6, kMostWide = 8;  // tokens in registers
 constexpr size_t kAheadFp4 = 8192;  // bytes fetched early
 
-inline I load_line(const void* p) {
-  return _mm512_loadu_si512(p);
-}
 inline I broadcast4(const std::byte* p) {
   int value;
   memcpy(&value, p, 4);
@@ -26,18 +20,6 @@ inline I broadcast4(const std::byte* p) {
 template <bool kIntoL1>
 inline void fetch(const std::byte* p) {
   _mm_prefetch(reinterpret_cast<const char*>(p), kIntoL1 ? _MM_HINT_T0 : _MM_HINT_T1);
-}
-
-// 16 E8M0 bytes as floats: 0 is the subnormal 2^-127, 255 NaN.
-inline V e8m0(const std::byte* p) {
-  const I code = _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
-  const I bits = _mm512_max_epi32(_mm512_slli_epi32(code, 23), _mm512_set1_epi32(0x00400000));
-  const __mmask16 nan = _mm512_cmpeq_epi32_mask(code, _mm512_set1_epi32(255));
-  return _mm512_castsi512_ps(_mm512_mask_or_epi32(bits, nan, bits, _mm512_set1_epi32(0x00400000)));
-}
-inline V e8m0_all(uint8_t code) {
-  const uint32_t bits = code == 255 ? 0x7fc00000u : code == 0 ? 0x00400000u : static_cast<uint32_t>(code) << 23;
-  return _mm512_castsi512_ps(_mm512_set1_epi32(static_cast<int>(bits)));
 }
 
 inline V dot_bf16(V sum, I w, I x) {
@@ -70,12 +52,6 @@ bool fetches_into_l1() {
 
 // ---- FP4 x int8 -----------------------------------------------------------------------------------------------------
 
-// Twice the value of each E2M1 code, plus 12 so that it is unsigned, four times over: a permutation looks at six bits.
-alignas(64) constexpr uint8_t kFp4Table[64] = {12, 13, 14, 15, 16, 18, 20, 24, 12, 11, 10, 9, 8, 6, 4, 0,
-                                               12, 13, 14, 15, 16, 18, 20, 24, 12, 11, 10, 9, 8, 6, 4, 0,
-                                               12, 13, 14, 15, 16, 18, 20, 24, 12, 11, 10, 9, 8, 6, 4, 0,
-                                               12, 13, 14, 15, 16, 18, 20, 24, 12, 11, 10, 9, 8, 6, 4, 0};
-
 // A tile times T tokens.
 template <size_t T, bool kIntoL1>
 __attribute__((noinline)) void int8_tile(const MatmulArgs& a, size_t tile, size_t token) {
@@ -91,7 +67,7 @@ __attribute__((noinline)) void int8_tile(const MatmulArgs& a, size_t tile, size_
   const auto fetch_ahead = [](const std::byte* p) {
     if constexpr (kIntoL1 || T > 1) fetch<kIntoL1>(p + kAheadFp4);
   };
-  const I table = load_line(kFp4Table);
+  const I table = load_line(kTables.fp4_unsigned);
   size_t scale_at = padded;
   for (size_t k = 0; k < padded; k += 64, w += 17 * 64) {
     fetch_ahead(w);
@@ -137,94 +113,6 @@ __attribute__((noinline)) void int8_tile(const MatmulArgs& a, size_t tile, size_
 }
 
 // ---- BF16 products --------------------------------------------------------------------------------------------------
-
-// The upper and the lower byte of the BF16 value of each E4M3 code without its sign; 127 is NaN.
-struct ByteTables {
-  alignas(64) uint8_t high[128], low[128];
-};
-constexpr uint16_t bf16_of_e4m3(unsigned code) {
-  unsigned exponent = code >> 3, mantissa = code & 7;
-  if (code == 127) return 0x7fc0;
-  if (code == 0) return 0;
-  if (exponent == 0) {
-    exponent = 1;
-    while ((mantissa & 8) == 0) {
-      mantissa <<= 1;
-      --exponent;
-    }
-  }
-  return static_cast<uint16_t>((exponent + 120) << 7 | (mantissa & 7) << 4);
-}
-constexpr ByteTables make_fp8_tables() {
-  ByteTables t = {};
-  for (unsigned code = 0; code < 128; ++code) {
-    t.high[code] = static_cast<uint8_t>(bf16_of_e4m3(code) >> 8);
-    t.low[code] = static_cast<uint8_t>(bf16_of_e4m3(code) & 255);
-  }
-  return t;
-}
-constexpr ByteTables kFp8Tables = make_fp8_tables();
-
-// How columns 4q, 4q + 1 and 4q + 2, 4q + 3 of half h of a block become two vectors of 16 rows' BF16 pairs. A block is
-// what has one scale a row.
-struct Fp8Quads {
-  static constexpr size_t kCols = 128, kLines = 2;  // of a block; lines a quad
-  static constexpr size_t kSpread = 2;              // passes over a tile that share in fetching the next one
-  I high0 = load_line(kFp8Tables.high), high1 = load_line(kFp8Tables.high + 64);
-  I low0 = load_line(kFp8Tables.low), low1 = load_line(kFp8Tables.low + 64);
-  I sign = _mm512_set1_epi8(static_cast<char>(0x80));
-
-  inline void load(const std::byte* block, size_t q, size_t h, I& first, I& second) const {
-    const I code = load_line(block + q * 128 + h * 64);
-    const I high = _mm512_ternarylogic_epi32(_mm512_permutex2var_epi8(high0, code, high1), code, sign, 0xf8);
-    const I low = _mm512_permutex2var_epi8(low0, code, low1);
-    first = _mm512_unpacklo_epi8(low, high);
-    second = _mm512_unpackhi_epi8(low, high);
-  }
-  static const std::byte* block(const std::byte* tile, size_t k) { return tile + k * kTileRows; }
-  static V scale(const std::byte*, const uint8_t* scales, size_t k, size_t) { return e8m0_all(scales[k / 128]); }
-};
-
-struct Bf16Quads {
-  static constexpr size_t kCols = 128, kLines = 4, kSpread = 2;
-  inline void load(const std::byte* block, size_t q, size_t h, I& first, I& second) const {
-    first = load_line(block + q * 256 + h * 128);
-    second = load_line(block + q * 256 + h * 128 + 64);
-  }
-  static const std::byte* block(const std::byte* tile, size_t k) { return tile + 2 * k * kTileRows; }
-  static V scale(const std::byte*, const uint8_t*, size_t, size_t) { return _mm512_set1_ps(1); }
-};
-
-alignas(64) constexpr uint8_t kFp4High[64] = {
-    0,    0x3f, 0x3f, 0x3f, 0x40, 0x40, 0x40, 0x40, 0x80, 0xbf, 0xbf, 0xbf, 0xc0, 0xc0, 0xc0, 0xc0,
-    0,    0x3f, 0x3f, 0x3f, 0x40, 0x40, 0x40, 0x40, 0x80, 0xbf, 0xbf, 0xbf, 0xc0, 0xc0, 0xc0, 0xc0,
-    0,    0x3f, 0x3f, 0x3f, 0x40, 0x40, 0x40, 0x40, 0x80, 0xbf, 0xbf, 0xbf, 0xc0, 0xc0, 0xc0, 0xc0,
-    0,    0x3f, 0x3f, 0x3f, 0x40, 0x40, 0x40, 0x40, 0x80, 0xbf, 0xbf, 0xbf, 0xc0, 0xc0, 0xc0, 0xc0};
-alignas(64) constexpr uint8_t kFp4Low[64] = {
-    0, 0, 0x80, 0xc0, 0, 0x40, 0x80, 0xc0, 0, 0, 0x80, 0xc0, 0, 0x40, 0x80, 0xc0,
-    0, 0, 0x80, 0xc0, 0, 0x40, 0x80, 0xc0, 0, 0, 0x80, 0xc0, 0, 0x40, 0x80, 0xc0,
-    0, 0, 0x80, 0xc0, 0, 0x40, 0x80, 0xc0, 0, 0, 0x80, 0xc0, 0, 0x40, 0x80, 0xc0,
-    0, 0, 0x80, 0xc0, 0, 0x40, 0x80, 0xc0, 0, 0, 0x80, 0xc0, 0, 0x40, 0x80, 0xc0};
-
-// For the reference policy: E4M3 activations are exact in BF16, not in int8.
-struct Fp4Quads {
-  static constexpr size_t kCols = 32, kLines = 1, kSpread = 1;
-  I high_table = load_line(kFp4High), low_table = load_line(kFp4Low);
-
-  inline void load(const std::byte* block, size_t q, size_t h, I& first, I& second) const {
-    I code = load_line(block + h * 256 + q / 2 * 64);
-    if (q % 2 == 1) code = _mm512_srli_epi16(code, 4);
-    const I high = _mm512_permutexvar_epi8(code, high_table), low = _mm512_permutexvar_epi8(code, low_table);
-    const V two = _mm512_castsi512_ps(_mm512_unpacklo_epi8(low, high));   // rows 4i and 4i + 1, both pairs
-    const V next = _mm512_castsi512_ps(_mm512_unpackhi_epi8(low, high));  // rows 4i + 2 and 4i + 3
-    first = _mm512_castps_si512(_mm512_shuffle_ps(two, next, 0x88));
-    second = _mm512_castps_si512(_mm512_shuffle_ps(two, next, 0xdd));
-  }
-  static const std::byte* block(const std::byte* tile, size_t k) { return tile + k / 64 * (17 * 64) + 64 + k % 64 * 16; }
-  static V scale(const std::byte* tile, const uint8_t*, size_t k, size_t h) {
-    return e8m0(tile + k / 64 * (17 * 64) + k % 64 + 16 * h);
-  }
-};
 
 // What a pass over tiles fetches early. One that is alone fetches its own tiles' lines, more bytes ahead when it goes
 // slower for more tokens; the first of several share in fetching the next tile, which the first would else wait for alone.

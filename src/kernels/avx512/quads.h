@@ -1,0 +1,126 @@
+// From the lines of packed weights (kernels/tiles.h) to what dot instructions take. A line feeds 16 rows of a vector of
+// those, or of the matrix unit's second operand: pairs of BF16 or fours of bytes of 16 rows of weights.
+// Needs AVX-512 F, BW, VL, DQ and VBMI.
+#pragma once
+
+#include "kernels/avx512/lanes.h"
+#include "kernels/tiles.h"
+
+// In an unnamed namespace: each file has its own, compiled with its own flags.
+namespace nautile::avx512 {
+namespace {
+
+inline I load_line(const void* p) {
+  return _mm512_loadu_si512(p);
+}
+
+// 16 E8M0 bytes as floats: 0 is the subnormal 2^-127, 255 NaN.
+inline V e8m0(const std::byte* p) {
+  const I code = _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+  const I bits = _mm512_max_epi32(_mm512_slli_epi32(code, 23), _mm512_set1_epi32(0x00400000));
+  const __mmask16 nan = _mm512_cmpeq_epi32_mask(code, _mm512_set1_epi32(255));
+  return _mm512_castsi512_ps(_mm512_mask_or_epi32(bits, nan, bits, _mm512_set1_epi32(0x00400000)));
+}
+inline V e8m0_all(uint8_t code) {
+  const uint32_t bits = code == 255 ? 0x7fc00000u : code == 0 ? 0x00400000u : static_cast<uint32_t>(code) << 23;
+  return from_bits(iset1(static_cast<int>(bits)));
+}
+
+// The BF16 value of an E4M3 code without its sign; 127 is NaN.
+constexpr uint16_t bf16_of_e4m3(unsigned code) {
+  unsigned exponent = code >> 3, mantissa = code & 7;
+  if (code == 127) return 0x7fc0;
+  if (code == 0) return 0;
+  if (exponent == 0) {
+    exponent = 1;
+    while ((mantissa & 8) == 0) {
+      mantissa <<= 1;
+      --exponent;
+    }
+  }
+  return static_cast<uint16_t>((exponent + 120) << 7 | (mantissa & 7) << 4);
+}
+// Of an E2M1 code.
+constexpr uint16_t bf16_of_e2m1(unsigned code) {
+  constexpr uint16_t kValues[8] = {0, 0x3f00, 0x3f80, 0x3fc0, 0x4000, 0x4040, 0x4080, 0x40c0};
+  return static_cast<uint16_t>(kValues[code & 7] | (code & 8) << 12);
+}
+// Twice its value.
+constexpr int twice_e2m1(unsigned code) {
+  constexpr int kValues[8] = {0, 1, 2, 3, 4, 6, 8, 12};
+  return code & 8 ? -kValues[code & 7] : kValues[code & 7];
+}
+
+// What each code becomes, for byte permutations, which look at 7 or 6 bits of an index: the upper and lower bytes of its
+// BF16, twice an E2M1 value, and that plus 12, so that it is unsigned.
+struct ByteTables {
+  alignas(64) uint8_t fp8_high[128], fp8_low[128], fp4_high[64], fp4_low[64], fp4_twice[64], fp4_unsigned[64];
+};
+constexpr ByteTables make_tables() {
+  ByteTables t = {};
+  for (unsigned code = 0; code < 128; ++code) {
+    t.fp8_high[code] = static_cast<uint8_t>(bf16_of_e4m3(code) >> 8);
+    t.fp8_low[code] = static_cast<uint8_t>(bf16_of_e4m3(code) & 255);
+  }
+  for (unsigned code = 0; code < 64; ++code) {
+    t.fp4_high[code] = static_cast<uint8_t>(bf16_of_e2m1(code & 15) >> 8);
+    t.fp4_low[code] = static_cast<uint8_t>(bf16_of_e2m1(code & 15) & 255);
+    t.fp4_twice[code] = static_cast<uint8_t>(twice_e2m1(code & 15));
+    t.fp4_unsigned[code] = static_cast<uint8_t>(twice_e2m1(code & 15) + 12);
+  }
+  return t;
+}
+constexpr ByteTables kTables = make_tables();
+
+// How columns 4q, 4q + 1 and 4q + 2, 4q + 3 of half h of a block become two vectors of 16 rows' BF16 pairs. A block is
+// what has one scale a row.
+struct Fp8Quads {
+  static constexpr size_t kCols = 128, kLines = 2;  // of a block; lines a quad
+  static constexpr size_t kSpread = 2;              // passes over a tile that share in fetching the next one
+  I high0 = load_line(kTables.fp8_high), high1 = load_line(kTables.fp8_high + 64);
+  I low0 = load_line(kTables.fp8_low), low1 = load_line(kTables.fp8_low + 64);
+  I sign = _mm512_set1_epi8(static_cast<char>(0x80));
+
+  inline void load(const std::byte* block, size_t q, size_t h, I& first, I& second) const {
+    const I code = load_line(block + q * 128 + h * 64);
+    const I high = _mm512_ternarylogic_epi32(_mm512_permutex2var_epi8(high0, code, high1), code, sign, 0xf8);
+    const I low = _mm512_permutex2var_epi8(low0, code, low1);
+    first = _mm512_unpacklo_epi8(low, high);
+    second = _mm512_unpackhi_epi8(low, high);
+  }
+  static const std::byte* block(const std::byte* tile, size_t k) { return tile + k * kTileRows; }
+  static V scale(const std::byte*, const uint8_t* scales, size_t k, size_t) { return e8m0_all(scales[k / 128]); }
+};
+
+struct Bf16Quads {
+  static constexpr size_t kCols = 128, kLines = 4, kSpread = 2;
+  inline void load(const std::byte* block, size_t q, size_t h, I& first, I& second) const {
+    first = load_line(block + q * 256 + h * 128);
+    second = load_line(block + q * 256 + h * 128 + 64);
+  }
+  static const std::byte* block(const std::byte* tile, size_t k) { return tile + 2 * k * kTileRows; }
+  static V scale(const std::byte*, const uint8_t*, size_t, size_t) { return _mm512_set1_ps(1); }
+};
+
+// For the reference policy: E4M3 activations are exact in BF16, not in int8.
+struct Fp4Quads {
+  static constexpr size_t kCols = 32, kLines = 1, kSpread = 1;
+  I high_table = load_line(kTables.fp4_high), low_table = load_line(kTables.fp4_low);
+
+  inline void load(const std::byte* block, size_t q, size_t h, I& first, I& second) const {
+    I code = load_line(block + h * 256 + q / 2 * 64);
+    if (q % 2 == 1) code = _mm512_srli_epi16(code, 4);
+    const I high = _mm512_permutexvar_epi8(code, high_table), low = _mm512_permutexvar_epi8(code, low_table);
+    const V two = _mm512_castsi512_ps(_mm512_unpacklo_epi8(low, high));   // rows 4i and 4i + 1, both pairs
+    const V next = _mm512_castsi512_ps(_mm512_unpackhi_epi8(low, high));  // rows 4i + 2 and 4i + 3
+    first = _mm512_castps_si512(_mm512_shuffle_ps(two, next, 0x88));
+    second = _mm512_castps_si512(_mm512_shuffle_ps(two, next, 0xdd));
+  }
+  static const std::byte* block(const std::byte* tile, size_t k) { return tile + k / 64 * (17 * 64) + 64 + k % 64 * 16; }
+  static V scale(const std::byte* tile, const uint8_t*, size_t k, size_t h) {
+    return e8m0(tile + k / 64 * (17 * 64) + k % 64 + 16 * h);
+  }
+};
+
+}  // namespace
+}  // namespace nautile::avx512
