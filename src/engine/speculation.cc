@@ -6,8 +6,8 @@
 
 namespace nautile {
 
-DraftPolicy::DraftPolicy(int max_depth, int max_batch, std::function<double(int tokens)> step_cost,
-                         std::function<double(int tokens)> draft_cost)
+DraftPolicy::DraftPolicy(int max_depth, int max_batch, const std::function<double(int tokens)>& step_cost,
+                         const std::function<double(int tokens)>& draft_cost)
     : max_depth_(max_depth), max_batch_(max_batch), by_place_(static_cast<size_t>(max_depth)) {
   for (int n = 0; n <= max_batch * (max_depth + 1); ++n) {
     step_cost_.push_back(step_cost(n));

@@ -30,8 +30,8 @@ class DraftPolicy {
  public:
   // step_cost(tokens) and draft_cost(tokens): relative cost by bytes of a forward pass and of one pass of the draft
   // module. max_batch: sequences.
-  DraftPolicy(int max_depth, int max_batch, std::function<double(int tokens)> step_cost,
-              std::function<double(int tokens)> draft_cost);
+  DraftPolicy(int max_depth, int max_batch, const std::function<double(int tokens)>& step_cost,
+              const std::function<double(int tokens)>& draft_cost);
 
   // Depth for a step of these sequences (their acceptance), at most `limit`.
   int depth(const std::vector<const Acceptance*>& sequences, int limit);
