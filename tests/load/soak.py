@@ -27,7 +27,7 @@ sys.path.insert(0, str(HERE.parent / "e2e"))
 from serve_harness import Server, chat, check, events, eventually, head, read_response  # noqa: E402
 
 WAIT_S = 200  # longest that an accepted request may take while ten times too much is offered
-FLAT_MB, OVERLOAD_MB = 6, 32  # between the medians of the first and the last fifth: after the overload, after the warm-up
+FLAT_MB, OVERLOAD_MB = 6, 12  # between the medians of the first and the last fifth: after the overload, after the warm-up
 SCHEMA = {"type": "object", "properties": {"name": {"type": "string", "maxLength": 8}, "n": {"type": "integer", "minimum": 3, "maximum": 99}}, "required": ["name", "n"], "additionalProperties": False}
 TOOL = {"type": "function", "function": {"name": "get_weather", "parameters": {"type": "object", "properties": {"city": {"type": "string", "maxLength": 12}}, "required": ["city"]}}}
 
