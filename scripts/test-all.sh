@@ -53,7 +53,7 @@ step "prefix cache: 200 kills while it writes to disk"
 build/release/tests/cache_kill/cache_kill 200
 
 step "engine under load"
-for part in "mixed 120" "agent 20" "overload $overload_seconds" "sampled 8000"; do
+for part in "mixed 60" "agent 20" "overload $overload_seconds" "sampled 4000"; do
   # shellcheck disable=SC2086
   build/release/tests/engine_load/engine_load models/nano $part
 done
