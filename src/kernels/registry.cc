@@ -20,15 +20,14 @@ struct Version {
 
 std::vector<Version> versions() {
   __builtin_cpu_init();
-  const bool avx2 =
-      __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
+  const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
   const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                       __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
   const bool dot_products = avx512 && __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512bf16") &&
                             __builtin_cpu_supports("avx512vbmi");
   const bool amx = dot_products && amx::usable();
   return {{"ref", "nothing", &ref::kernels()},
-          {"avx2", "AVX2, FMA and F16C", avx2 ? &avx2::kernels() : nullptr},
+          {"avx2", "AVX2 and FMA", avx2 ? &avx2::kernels() : nullptr},
           {"avx512", "AVX-512 F, BW, VL and DQ", avx512 ? &avx512::kernels(dot_products) : nullptr},
           {"amx", "AMX-TILE, AMX-BF16 and AMX-INT8, AVX-512 with VNNI, BF16 and VBMI, and Linux 5.16 to allow them",
            amx ? &amx::kernels() : nullptr}};

@@ -5,7 +5,7 @@
 
 namespace nautile::avx2 {
 
-// Even making the table needs AVX2, FMA and F16C.
+// Even making the table needs AVX2 and FMA.
 const Kernels& kernels();
 
 const TileKernels& tile_kernels();

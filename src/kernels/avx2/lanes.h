@@ -1,5 +1,5 @@
 // A vector of kLanes values: floats (V), 32-bit integers (I), lane masks (M).
-// Needs AVX2, FMA and F16C.
+// Needs AVX2 and FMA.
 #pragma once
 
 #include <immintrin.h>
