@@ -200,11 +200,12 @@ inline void for_passes(size_t tokens, F&& f) {
 
 template <class Quads>
 void matmul_wide(const MatmulArgs& a) {
+  const bool into_l1 = fetches_into_l1();
   for (size_t tile = a.row_begin / kTileRows; tile < tile_count(a.row_end); ++tile) {
     for_passes<kMostWide>(a.tokens, [&]<size_t T>(size_t token, size_t pass) {
       if (a.tokens <= kMostWide) {
-        T <= 4 || fetches_into_l1() ? wide_tile<T, Quads, Fetch::kAhead>(a, tile, token)
-                                    : wide_tile<T, Quads, T <= 4 ? Fetch::kAhead : Fetch::kAheadIntoL2>(a, tile, token);
+        T <= 4 || into_l1 ? wide_tile<T, Quads, Fetch::kAhead>(a, tile, token)
+                          : wide_tile<T, Quads, T <= 4 ? Fetch::kAhead : Fetch::kAheadIntoL2>(a, tile, token);
       } else if (pass < Quads::kSpread) {
         wide_tile<T, Quads, Fetch::kNextTile>(a, tile, token, pass);
       } else {
