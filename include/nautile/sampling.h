@@ -1,4 +1,4 @@
-// How the next token is chosen, as a caller states it. The rules and their order are in src/text/sampler.h.
+// How the next token is chosen, as a caller states it. The rules and their order are in src/engine/sampler.h.
 //
 // Thread-safety: values. Source: spec chat.md 8, api.md 9.3, 9.4, 9.6.
 #pragma once

@@ -13,7 +13,7 @@
 #include "nautile/engine.h"
 #include "text/chat.h"
 #include "text/output_parser.h"
-#include "text/sampler.h"
+#include "engine/sampler.h"
 
 namespace nautile {
 

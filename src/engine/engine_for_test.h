@@ -7,7 +7,7 @@
 #include <random>
 
 #include "engine/engine.h"
-#include "text/sampler.h"
+#include "engine/sampler.h"
 
 namespace nautile::test {
 
@@ -55,7 +55,7 @@ inline GenerateRequest request_of(std::vector<TokenId> prompt, int64_t max_token
 inline std::vector<TokenId> plain(LoadedModel& model, const GenerateRequest& request) {
   Forward forward(model.weights(), Numerics::kFast, model.kernels(), model.pool());
   SequenceState state(forward.layout());
-  Sampler sampler;
+  Sampler sampler(model.kernels());
   TokenHistory history;
   history.add_prompt(request.prompt);
   std::vector<TokenId> tokens = request.prompt;

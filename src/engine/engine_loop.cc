@@ -175,7 +175,7 @@ EngineLoop::EngineLoop(LoadedModel& model, const EngineOptions& options, std::un
       disk_(std::move(disk)),
       cache_(std::move(cache)),
       budget_(options.state_bytes, model.layout()->private_bytes(), model.layout()->block_bytes(), kBlockTokens),
-      samplers_(static_cast<size_t>(model.pool().threads())) {
+      samplers_(static_cast<size_t>(model.pool().threads()), Sampler(model.kernels())) {
   const size_t batch = static_cast<size_t>(options_.max_sequences);
   steps_.resize(kStepsKept);
   running_.reserve(batch);

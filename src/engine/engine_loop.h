@@ -77,7 +77,7 @@ class EngineLoop final : public LocalEngine {
   void plan_step();
   void draw(Work& work, std::span<const float> logits, Sampler& sampler);
   Result<Sample> draw_token(Sequence& sequence, std::span<const float> logits, Sampler& sampler);
-  void score_prompt(Work& work, std::span<const float> logits);
+  void score_prompt(Work& work, std::span<const float> logits, Sampler& sampler);
   void settle(Work& work);
   void keep_snapshots(Sequence& sequence, int64_t from);
   Snapshot snapshot_at(SequenceState& state, int64_t length);

@@ -316,7 +316,7 @@ TEST_CASE("prompt scores are the model's own") {
     const size_t width = static_cast<size_t>(model->config().vocab_size);
     for (size_t i = 0; i + 1 < prompt.size(); ++i) {
       expected_scores.push_back(
-          score_token(logits.subspan(i * width, model->tokenizer().size()), prompt[i + 1], 0).logprob);
+          Sampler(model->kernels()).score(logits.subspan(i * width, model->tokenizer().size()), prompt[i + 1], 0).logprob);
     }
   }
   auto engine = start(*model, small_engine());

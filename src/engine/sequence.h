@@ -11,7 +11,7 @@
 #include "cache/sequence_state.h"
 #include "engine/delivery.h"
 #include "engine/speculation.h"
-#include "text/sampler.h"
+#include "engine/sampler.h"
 
 namespace nautile {
 

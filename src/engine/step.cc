@@ -114,7 +114,7 @@ bool EngineLoop::step() {
       Work& w = work_[i];
       if (w.rows == 0) continue;
       const auto rows = logits.subspan(w.first_row * logits_width_, w.rows * logits_width_);
-      if (w.sequence->request.prompt_logprobs >= 0 && !w.decoding) score_prompt(w, rows);
+      if (w.sequence->request.prompt_logprobs >= 0 && !w.decoding) score_prompt(w, rows, samplers_[static_cast<size_t>(worker)]);
       const bool last_chunk =
           w.begin + static_cast<int64_t>(w.count) >= static_cast<int64_t>(w.sequence->tokens.size());
       if (w.decoding || (last_chunk && w.sequence->max_tokens > 0)) {
@@ -204,13 +204,13 @@ Result<Sample> EngineLoop::draw_token(Sequence& s, std::span<const float> logits
   return sampler.sample(logits, s.request.sampling, s.history, s.tokens.size(), allowed);
 }
 
-void EngineLoop::score_prompt(Work& work, std::span<const float> logits) {
+void EngineLoop::score_prompt(Work& work, std::span<const float> logits, Sampler& sampler) {
   Sequence& s = *work.sequence;
   for (size_t row = 0; row < work.rows; ++row) {
     const size_t next = static_cast<size_t>(work.begin) + row + 1;
     if (next >= s.prompt_size) return;
     TokenScore score =
-        score_token(logits.subspan(row * logits_width_, vocabulary_), s.tokens[next], s.request.prompt_logprobs);
+        sampler.score(logits.subspan(row * logits_width_, vocabulary_), s.tokens[next], s.request.prompt_logprobs);
     s.scores.push_back({score.logprob, std::move(score.top)});
   }
 }

@@ -32,6 +32,12 @@ struct MixingArgs {
 };
 inline constexpr size_t kMaxStreams = 8;
 
+// The highest of a vocabulary's logits; the first among equals.
+struct Peak {
+  float value = 0;
+  size_t index = 0;
+};
+
 struct Elements {
   // out = weight * (x / sqrt(mean(x^2) + eps)); weight null: 1. out may be x.
   void (*rms_norm)(const float* x, const float* weight, size_t count, float eps, float* out) = nullptr;
@@ -52,6 +58,12 @@ struct Elements {
   void (*collapse)(const float* factors, size_t m, const float* x, size_t width, float* out) = nullptr;
   // x[k][i] = post[k] * y[i] + sum_j comb[j][k] * x[j][i], in place. post: [m]; comb: [m, m]; y: [width]; x: [m, width]
   void (*expand)(const float* post, const float* comb, size_t m, const float* y, size_t width, float* x) = nullptr;
+  // out[i] = x[i] where bit i of `allowed` is set (32 to a word, lowest first; null: all), else -infinity. The peak of out:
+  // -infinity at 0 if nothing is left; NaN if any x, allowed or not, is NaN or +infinity. count < 2^31; out may be x.
+  Peak (*masked)(const float* x, const uint32_t* allowed, size_t count, float* out) = nullptr;
+  // out[i] = e^((x[i] - highest) * factor), e^x within 2 units in the last place; x[i] <= highest, -infinity gives 0. The
+  // sum of out. out may be x.
+  float (*exponentials)(const float* x, size_t count, float highest, float factor, float* out) = nullptr;
 };
 
 }  // namespace nautile

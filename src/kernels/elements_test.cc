@@ -244,6 +244,62 @@ TEST_CASE("mHC coefficients: the self-check vector of the specification, and any
   }
 }
 
+TEST_CASE("logits: masks, their peak, what is no logit, and exponentials") {
+  Values values;
+  const float nan = std::numeric_limits<float>::quiet_NaN(), inf = std::numeric_limits<float>::infinity();
+  for (const Kernels* kernels : fast_versions()) {
+    const Elements& e = kernels->elements;
+    INFO(kernels->name);
+    for (size_t count : {1u, 7u, 8u, 16u, 31u, 33u, 100u, 1024u, 1536u, 4099u}) {
+      INFO(count);
+      for (int round = 0; round < 30; ++round) {
+        std::vector<float> x = values.any(count);
+        if (round % 3 == 0) {
+          for (float& v : x) v = static_cast<float>(static_cast<int>(v));  // many equals, zeros of both signs
+        }
+        if (round % 5 == 0) x[values.engine() % count] = -inf;
+        std::vector<uint32_t> allowed((count + 31) / 32);
+        for (uint32_t& word : allowed) word = values.engine() & values.engine();
+        if (round == 7) std::fill(allowed.begin(), allowed.end(), 0);
+        for (const uint32_t* mask : {static_cast<const uint32_t*>(nullptr), static_cast<const uint32_t*>(allowed.data())}) {
+          std::vector<float> a(count), b(count + 1, 5.f);
+          const Peak expected = ref().masked(x.data(), mask, count, a.data());
+          const Peak peak = e.masked(x.data(), mask, count, b.data());
+          CHECK(b.back() == 5.f);
+          b.pop_back();
+          CHECK(same_bits(a, b));
+          CHECK(peak.value == expected.value);
+          CHECK(peak.index == expected.index);
+          std::vector<float> in_place = x;
+          CHECK(e.masked(in_place.data(), mask, count, in_place.data()).index == expected.index);
+          CHECK(same_bits(in_place, a));
+          for (const float strange : {nan, -nan, inf}) {
+            std::vector<float> with = x, out(count);
+            with[values.engine() % count] = strange;
+            CHECK(std::isnan(e.masked(with.data(), mask, count, out.data()).value));
+            CHECK(std::isnan(ref().masked(with.data(), mask, count, out.data()).value));
+          }
+          if (expected.value == -inf) continue;
+          std::vector<float> p(count), q(count + 1, 5.f);
+          for (float factor : {1.f, 0.5f, 3.f, 1e30f}) {
+            const float plain = ref().exponentials(a.data(), count, expected.value, factor, p.data());
+            const float sum = e.exponentials(a.data(), count, expected.value, factor, q.data());
+            CHECK(q[count] == 5.f);
+            CHECK(sum == doctest::Approx(plain).epsilon(1e-5));
+            bool close = true;
+            for (size_t i = 0; i < count; ++i) {
+              close &= std::fabs(p[i] - q[i]) <= 5e-7f * p[i] + 1e-37f;
+              if (a[i] == -inf) close &= q[i] == 0;
+            }
+            CHECK(close);
+            CHECK(q[expected.index] == 1);
+          }
+        }
+      }
+    }
+  }
+}
+
 TEST_CASE("stream sums and mixes, any width and number of streams") {
   Values values;
   for (const Kernels* kernels : fast_versions()) {

@@ -80,6 +80,11 @@ inline V blend(V a, V b, M m) {
   return _mm256_blendv_ps(a, b, m);
 }
 
+// Bit i: lane i.
+inline M lanes_of(uint32_t bits) {
+  const __m256i each = _mm256_setr_epi32(1, 2, 4, 8, 16, 32, 64, 128);
+  return _mm256_castsi256_ps(_mm256_cmpeq_epi32(_mm256_and_si256(_mm256_set1_epi32(static_cast<int>(bits)), each), each));
+}
 inline I bits(V a) {
   return _mm256_castps_si256(a);
 }

@@ -83,6 +83,10 @@ inline V blend(V a, V b, M m) {
   return _mm512_mask_blend_ps(m, a, b);
 }
 
+// Bit i: lane i.
+inline M lanes_of(uint32_t bits) {
+  return static_cast<M>(bits);
+}
 inline I bits(V a) {
   return _mm512_castps_si512(a);
 }

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 
 #include "tensor/formats.h"
 #include "tensor/quantise.h"
@@ -106,6 +107,24 @@ void expand(const float* post, const float* comb, size_t m, const float* y, size
   }
 }
 
+Peak masked(const float* x, const uint32_t* allowed, size_t count, float* out) {
+  constexpr float kInfinity = std::numeric_limits<float>::infinity();
+  Peak peak{-kInfinity, 0};
+  bool broken = false;
+  for (size_t i = 0; i < count; ++i) {
+    broken |= !(x[i] < kInfinity);
+    out[i] = allowed == nullptr || (allowed[i / 32] >> (i % 32) & 1) != 0 ? x[i] : -kInfinity;
+    if (out[i] > peak.value) peak = {out[i], i};
+  }
+  return broken ? Peak{std::numeric_limits<float>::quiet_NaN(), 0} : peak;
+}
+
+float exponentials(const float* x, size_t count, float highest, float factor, float* out) {
+  float sum = 0;
+  for (size_t i = 0; i < count; ++i) sum += out[i] = std::exp((x[i] - highest) * factor);
+  return sum;
+}
+
 }  // namespace
 
 const Elements& elements() {
@@ -115,7 +134,8 @@ const Elements& elements() {
                                          nautile::fp4_quantise, nautile::hadamard,
                                          swiglu,      pool,
                                          mixing,      collapse,
-                                         expand};
+                                         expand,      masked,
+                                         exponentials};
   return kElements;
 }
 

@@ -1,18 +1,26 @@
 // Filters against computed probabilities, the distribution of draws, and logits that must be refused.
-#include "text/sampler.h"
+#include "engine/sampler.h"
 
 #include <doctest/doctest.h>
 
 #include <algorithm>
 #include <cmath>
+#include <functional>
 #include <limits>
+#include <numeric>
+#include <optional>
 #include <random>
+
+#include "kernels/registry.h"
 
 using namespace nautile;
 
 namespace {
 
 const TokenHistory kNoHistory;
+const Kernels& kernels() {
+  return *find_kernels("auto").value();
+}
 
 // The probability of each token after temperature, computed the plain way.
 std::vector<double> softmax(const std::vector<float>& logits, double temperature = 1) {
@@ -28,7 +36,7 @@ std::vector<double> softmax(const std::vector<float>& logits, double temperature
 std::pair<double, int> chi_square(const std::vector<float>& logits, const SamplingParams& params,
                                   const std::vector<double>& expected) {
   constexpr int kDraws = 20000;
-  Sampler sampler;
+  Sampler sampler(kernels());
   std::vector<int> seen(logits.size());
   for (int i = 0; i < kDraws; ++i) ++seen[sampler.sample(logits, params, kNoHistory, i).value().id];
   double sum = 0;
@@ -60,7 +68,7 @@ std::vector<double> renormalised(std::vector<double> p, double least) {
 
 TokenId pick(const std::vector<float>& logits, const SamplingParams& params, const TokenHistory& history = kNoHistory,
              std::span<const uint32_t> allowed = {}) {
-  Sampler sampler;
+  Sampler sampler(kernels());
   return sampler.sample(logits, params, history, 0, allowed).value().id;
 }
 
@@ -97,6 +105,98 @@ TEST_CASE("draws follow the distribution") {
   CHECK(chi_square(logits, {.temperature = 1.3, .seed = 42}, softmax(logits)).first > limit(freedom));
 }
 
+// The draw worked out in double, by sorting everything. Empty where a boundary lies within a millionth of the draw.
+std::optional<TokenId> plain_draw(const std::vector<float>& logits, const SamplingParams& params, uint64_t position) {
+  constexpr double kClose = 2e-6;
+  std::vector<TokenId> order(logits.size());
+  std::iota(order.begin(), order.end(), 0);
+  std::ranges::stable_sort(order, std::greater(), [&](TokenId id) { return logits[id]; });
+  if (params.top_k > 0 && params.top_k < std::ssize(order)) order.resize(params.top_k);
+  const auto weight = [&](TokenId id) { return std::exp((logits[id] - logits[order[0]]) / params.temperature); };
+  double total = 0, sum = 0;
+  for (const TokenId id : order) total += weight(id);
+  size_t kept = order.size();
+  for (size_t i = 0; i < order.size() && params.top_p < 1; ++i) {
+    sum += weight(order[i]) / total;
+    if (std::abs(sum - params.top_p) < kClose) return {};
+    if (sum >= params.top_p) {
+      kept = i + 1;
+      break;
+    }
+  }
+  order.resize(kept);
+  for (const TokenId id : order) {
+    if (params.min_p > 0 && std::abs(weight(id) - params.min_p) < kClose) return {};
+  }
+  std::erase_if(order, [&](TokenId id) { return weight(id) < params.min_p; });
+  std::ranges::sort(order);
+  total = 0, sum = 0;
+  for (const TokenId id : order) total += weight(id);
+  const double unit = random_unit(params.seed, position);
+  for (const TokenId id : order) {
+    sum += weight(id) / total;
+    if (std::abs(sum - unit) < kClose) return {};
+    if (sum > unit) return id;
+  }
+  return {};
+}
+
+TEST_CASE("draws are those of a sort of everything in double") {
+  std::mt19937 random(8);
+  int compared = 0;
+  for (const std::string& isa : available_isas()) {
+    Sampler sampler(*find_kernels(isa).value());
+    for (int round = 0; round < 1500; ++round) {
+      const size_t size = round % 50 == 0 ? 20000 : 1 + random() % 3000;
+      std::normal_distribution<float> normal(0, round % 2 ? 4.f : 0.7f);
+      std::vector<float> logits(size);
+      for (float& x : logits) {
+        x = normal(random);
+        if (round % 3 == 0) x = std::round(x * 2) / 2;  // many equals
+        if (random() % 16 == 0) x = -std::numeric_limits<float>::infinity();
+      }
+      logits[random() % size] = 1;
+      constexpr double kTemperatures[] = {1, 0.6, 1.7, 0.01}, kTopP[] = {1, 0.95, 0.5, 0.999, 0.01};
+      const int64_t top_k[] = {0, -1, 5, 40, 700, static_cast<int64_t>(size) + 3};
+      const SamplingParams params{.temperature = kTemperatures[random() % 4],
+                                  .top_p = kTopP[random() % 5],
+                                  .top_k = top_k[random() % 6],
+                                  .min_p = random() % 3 == 0 ? 0.02 : 0,
+                                  .seed = random()};
+      const auto expected = plain_draw(logits, params, round);
+      const TokenId drawn = sampler.sample(logits, params, kNoHistory, round).value().id;
+      CHECK(std::isfinite(logits[drawn]));
+      if (!expected) continue;
+      ++compared;
+      CHECK_MESSAGE(drawn == *expected, isa << ": " << size << " tokens, temperature " << params.temperature << ", top_p "
+                                            << params.top_p << ", top_k " << params.top_k << ", min_p " << params.min_p);
+    }
+  }
+  CHECK(compared > 1000);
+}
+
+TEST_CASE("logprobs of every version are those of a plain sum in double") {
+  std::mt19937 random(9);
+  std::normal_distribution<float> normal(0, 3);
+  for (const std::string& isa : available_isas()) {
+    Sampler sampler(*find_kernels(isa).value());
+    for (const size_t size : {1u, 5u, 21u, 1536u, 129280u}) {
+      std::vector<float> logits(size);
+      for (float& x : logits) x = std::round(normal(random) * 4) / 4;
+      double total = 0;
+      for (const float x : logits) total += std::exp(static_cast<double>(x));
+      const TokenId id = static_cast<TokenId>(random() % size);
+      const TokenScore score = sampler.score(logits, id, 20);
+      CHECK(score.logprob == doctest::Approx(logits[id] - std::log(total)).epsilon(1e-6));
+      REQUIRE(score.top.size() == std::min<size_t>(size, 20));
+      std::vector<TokenId> order(size);
+      std::iota(order.begin(), order.end(), 0);
+      std::ranges::stable_sort(order, std::greater(), [&](TokenId t) { return logits[t]; });
+      for (size_t i = 0; i < score.top.size(); ++i) CHECK(score.top[i].id == order[i]);
+    }
+  }
+}
+
 TEST_CASE("top-p over a real vocabulary keeps exactly the nucleus") {
   std::mt19937 random(1);
   std::normal_distribution<float> normal(0, 3);
@@ -109,7 +209,7 @@ TEST_CASE("top-p over a real vocabulary keeps exactly the nucleus") {
     double sum = 0;
     size_t nucleus = 0;
     while (sum < top_p) sum += sorted[nucleus++];
-    Sampler sampler;
+    Sampler sampler(kernels());
     size_t different = 0;
     double lowest = 1;
     for (int position = 0; position < 40; ++position) {
@@ -124,7 +224,7 @@ TEST_CASE("top-p over a real vocabulary keeps exactly the nucleus") {
 
 TEST_CASE("the same seed and position give the same token, whatever came before") {
   std::vector<float> logits(500, 0.0f);
-  Sampler used, fresh;
+  Sampler used(kernels()), fresh(kernels());
   for (uint64_t i = 0; i < 20; ++i) (void)used.sample(logits, {.top_p = 0.5, .seed = 9}, kNoHistory, i);
   CHECK(used.sample(logits, {.seed = 7}, kNoHistory, 1000).value().id ==
         fresh.sample(logits, {.seed = 7}, kNoHistory, 1000).value().id);
@@ -163,7 +263,7 @@ TEST_CASE("penalties, bias and mask, in that order") {
 
 TEST_CASE("logprobs are of the model's own distribution") {
   const std::vector<float> logits = {1.0f, 3.0f, 3.0f, -std::numeric_limits<float>::infinity()};
-  Sampler sampler;
+  Sampler sampler(kernels());
   const Sample made =
       sampler.sample(logits, {.temperature = 0, .logit_bias = {{0, 50}}, .top_logprobs = 2}, kNoHistory, 0).value();
   const double total = std::log(std::exp(1.0) + 2 * std::exp(3.0));
@@ -176,7 +276,7 @@ TEST_CASE("logprobs are of the model's own distribution") {
 }
 
 TEST_CASE("bad logits, empty masks and bad parameters are errors") {
-  Sampler sampler;
+  Sampler sampler(kernels());
   const float nan = std::numeric_limits<float>::quiet_NaN(), inf = std::numeric_limits<float>::infinity();
   const auto code = [&](const std::vector<float>& logits, std::span<const uint32_t> mask = {}) {
     return sampler.sample(logits, {}, kNoHistory, 3, mask).status().code();
