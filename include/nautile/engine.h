@@ -55,8 +55,8 @@ struct GenerateRequest {
 
   // Tokens that may wait for the reader; a generation whose queue is full pauses and costs nothing.
   size_t event_capacity = 1024;
-  // Called when poll() has something new: tokens, progress or the end.
-  std::function<void()> on_event;
+  // Called when poll() has something new: tokens, progress or, with `ended`, the end, after which it is not called again.
+  std::function<void(bool ended)> on_event;
 };
 
 struct TokenEvent {

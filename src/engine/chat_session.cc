@@ -53,7 +53,7 @@ Result<Reply> ChatSession::reply(const Conversation& conversation, const ReplyOp
   request.max_tokens = options.max_tokens > 0 ? options.max_tokens : model_.config().max_positions;
   request.sampling = options.sampling;
   request.guide = ReplyStream::guide(stream);
-  request.on_event = [bell] { bell->ring(); };
+  request.on_event = [bell](bool) { bell->ring(); };
   NAUTILE_ASSIGN(const std::unique_ptr<Generation> generation, engine_.submit(std::move(request)));
 
   std::vector<TokenEvent> tokens;

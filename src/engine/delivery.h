@@ -18,7 +18,7 @@ namespace nautile {
 
 class Delivery {
  public:
-  Delivery(size_t capacity, std::function<void()> on_event)
+  Delivery(size_t capacity, std::function<void(bool ended)> on_event)
       : ring_(std::max<size_t>(capacity, 1)), on_event_(std::move(on_event)) {}
 
   // --- engine's side
@@ -41,7 +41,7 @@ class Delivery {
       record_ = record;
     }
     changed_.notify_all();
-    if (on_event_) on_event_();
+    if (on_event_) on_event_(false);
   }
   void end(const RequestRecord& record, std::vector<PromptScore> scores) {
     {
@@ -52,7 +52,7 @@ class Delivery {
       if (record.end == EndReason::kCancelled) count_ = 0;
     }
     changed_.notify_all();
-    if (on_event_) on_event_();
+    if (on_event_) on_event_(true);
   }
   std::atomic<bool> cancelled{false};
   std::atomic<bool> paused{false};  // the engine waits for room
@@ -88,7 +88,7 @@ class Delivery {
   RequestRecord record_;
   std::vector<PromptScore> scores_;
   bool ended_ = false;
-  const std::function<void()> on_event_;
+  const std::function<void(bool ended)> on_event_;
 };
 
 }  // namespace nautile

@@ -232,10 +232,12 @@ TEST_CASE("on_event tells of every token and of the end") {
   auto engine = start(*model, small_engine());
   std::mutex mutex;
   std::condition_variable changed;
-  int calls = 0;
+  int calls = 0, ends = 0;
   GenerateRequest request = request_of(random_prompt(*model, 10, 1), 20);
-  request.on_event = [&] {
+  request.on_event = [&](bool ended) {
     const std::lock_guard lock(mutex);
+    CHECK(ends == 0);
+    ends += ended;
     ++calls;
     changed.notify_all();
   };
@@ -247,6 +249,8 @@ TEST_CASE("on_event tells of every token and of the end") {
     seen = calls;
   }
   CHECK(events.size() == 20);
+  const std::lock_guard lock(mutex);
+  CHECK(ends == 1);
 }
 
 namespace {

@@ -114,10 +114,19 @@ GenerateRequest Job::request_for(const Choice& choice, int k) const {
   request.priority = ask_.priority;
   if (settings_.request_timeout_s > 0) request.deadline_s = settings_.request_timeout_s;
   request.on_event = [weak = std::weak_ptr<Job>(const_cast<Job*>(this)->shared_from_this()), flag = scheduled_,
-                      loop = &loop_] {
-    if (flag->exchange(true)) return;
-    loop->post([weak] {
-      if (const auto job = weak.lock()) job->woken();
+                      loop = &loop_](bool ended) {
+    const bool scheduled = flag->exchange(true);
+    if (scheduled && !ended) return;
+    loop->post([weak, scheduled, ended] {
+      const auto job = weak.lock();
+      if (!job) return;
+      if (scheduled) {
+        job->pump();  // the end does not wait for the turn, which stays scheduled
+      } else if (ended) {
+        job->turn();
+      } else {
+        job->woken();
+      }
     });
   };
   return request;
@@ -257,33 +266,40 @@ RequestRecord Job::progress() const {
 // The engine has something: now, unless the last turn was a moment ago.
 void Job::woken() {
   if (seconds_now() >= next_turn_s_) return turn();
-  pacer_.add(weak_from_this());
+  pacer_.add(weak_from_this(), pace_);
 }
 
 void Job::turn() {
   scheduled_->store(false);  // before the look, so that what comes during it asks for the next turn
-  if (!pump() || over_) return;
-  next_turn_s_ = seconds_now() + pacer_.interval_s();
-  if (!scheduled_->exchange(true)) pacer_.add(weak_from_this());
+  const size_t tokens = pump();
+  if (tokens == 0 || over_) return;
+  const double now = seconds_now();
+  pace_ = Pacer::pace_of(tokens, now - turned_s_);
+  turned_s_ = now;
+  next_turn_s_ = now + Pacer::kInterval_s[pace_];
+  if (!scheduled_->exchange(true)) pacer_.add(weak_from_this(), pace_);
 }
 
-bool Job::pump() {
-  if (over_) return false;
+size_t Job::pump() {
+  if (over_) return 0;
   paused_ = streaming_ && exchange_->unsent() >= settings_.unsent_limit;
-  if (paused_) return false;
+  if (paused_) return 0;
   const auto self = shared_from_this();
   std::string out;
-  const double before = last_token_s_;
+  size_t tokens = 0;
   bool all_done = true;
   for (Choice& choice : choices_) {
-    if (!choice.state.done && !pump_choice(choice, out)) {
+    if (choice.state.done) continue;
+    const uint32_t before = choice.polled;
+    if (!pump_choice(choice, out)) {
       all_done = false;
-      if (over_) return true;
+      if (over_) return 0;
     }
+    tokens += choice.polled - before;
   }
   if (streaming_ && !out.empty()) exchange_->write(out);
   if (all_done) complete();
-  return last_token_s_ != before;
+  return tokens;
 }
 
 // True once the choice has ended. A failure ends the whole job.

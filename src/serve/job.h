@@ -80,7 +80,7 @@ class Job final : public Paced, public std::enable_shared_from_this<Job> {
   void echo_prefix(Choice& choice, std::string& out);
   OutputPlan plan(const std::vector<TokenId>& prompt) const;
   void woken();
-  bool pump();  // true if there was something
+  size_t pump();  // how many tokens there were
   bool pump_choice(Choice& choice, std::string& out);
   void deliver(Choice& choice, std::vector<Piece>& pieces, std::string& out);
   void deliver_one(Choice& choice, Piece& piece, std::string& out);
@@ -108,7 +108,8 @@ class Job final : public Paced, public std::enable_shared_from_this<Job> {
   // True while a turn is to come, so that the engine's threads need not ask for one.
   std::shared_ptr<std::atomic<bool>> scheduled_ = std::make_shared<std::atomic<bool>>(false);
   bool replays_ = false;    // the turn may come back: tools are declared
-  double next_turn_s_ = 0;  // not before
+  Pacer::Pace pace_ = Pacer::kSteady;
+  double turned_s_ = 0, next_turn_s_ = 0;  // the last turn with tokens; the next one is not before
   std::vector<TokenEvent> events_;
   std::vector<Piece> pieces_;
   bool streaming_ = false, over_ = false, paused_ = false;

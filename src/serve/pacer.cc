@@ -1,22 +1,23 @@
-// One timer for all streams.
+// One timer for all streams of a pace.
 #include "serve/pacer.h"
 
 namespace nautile::serve {
 
-void Pacer::add(std::weak_ptr<Paced> paced) {
-  waiting_.push_back(std::move(paced));
-  if (armed_) return;
-  armed_ = true;
-  timer_ = loop_.timer(interval_s_, [this] { tick(); });
+void Pacer::add(std::weak_ptr<Paced> paced, Pace pace) {
+  Group& group = groups_[pace];
+  group.waiting.push_back(std::move(paced));
+  if (group.armed) return;
+  group.armed = true;
+  group.timer = loop_.timer(kInterval_s[pace], [&group] { tick(group); });
 }
 
-void Pacer::tick() {
-  armed_ = false;
-  due_.swap(waiting_);  // a turn may ask for the next one
-  for (const auto& paced : due_) {
+void Pacer::tick(Group& group) {
+  group.armed = false;
+  group.due.swap(group.waiting);  // a turn may ask for the next one
+  for (const auto& paced : group.due) {
     if (const auto held = paced.lock()) held->turn();
   }
-  due_.clear();
+  group.due.clear();
 }
 
 }  // namespace nautile::serve

@@ -163,7 +163,7 @@ void ScriptedEngine::finish(Sequence& sequence, EndReason reason) {
                                          : stats_.finished);
   }
   sequence.arrived.notify_all();
-  if (sequence.request.on_event) sequence.request.on_event();
+  if (sequence.request.on_event) sequence.request.on_event(true);
   sequence.request.on_event = nullptr;
   sequence.request.guide.reset();
   if (seen_.size() >= 256) seen_.pop_front();
@@ -250,7 +250,7 @@ double ScriptedEngine::step(Sequence& s, double now) {
   if (ends(id)) return finish(s, EndReason::kEndToken), 0;
   if (!more) return finish(s, EndReason::kGuide), 0;
   if (record.output_tokens >= request.max_tokens) return finish(s, EndReason::kLength), 0;
-  if (request.on_event) request.on_event();
+  if (request.on_event) request.on_event(false);
   s.due = now + s.script.token_s;
   return s.script.token_s;
 }

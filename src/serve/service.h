@@ -50,7 +50,6 @@ struct ServiceOptions {
   double responses_age_s = 3600;
   size_t max_prepared = 512;  // requests being parsed or running at once
   size_t unsent_bytes = 1 << 20;
-  double write_interval_s = 0.005;  // of streams whose tokens come faster, see Pacer
   Limits limits;
   std::string version = "0.1.0";
   double usd_per_hour = 0;  // what the machine costs, for the cost metrics; 0: unknown
@@ -68,7 +67,7 @@ class Service final : public http::Handler {
   bool has_keys() const { return !keys_->empty(); }
   void attach(http::Server& server) {
     server_ = &server;
-    pacer_ = std::make_unique<Pacer>(server.loop(), options_.write_interval_s);
+    pacer_ = std::make_unique<Pacer>(server.loop());
   }
 
   // From the thread that loads. `what` is being done; bytes, 0 of 0 where nothing can be counted. Of static lifetime.
