@@ -98,6 +98,7 @@ class Bench {
 
  private:
   Result<double> read_rate();
+  void read_peak(double seconds);
   Status add_repeat(double seconds, double tokens);
   int32_t next_token();
   Result<std::unique_ptr<SequenceState>> state(int64_t depth, uint64_t seed);

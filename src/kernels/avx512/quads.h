@@ -77,6 +77,7 @@ constexpr ByteTables kTables = make_tables();
 struct Fp8Quads {
   static constexpr size_t kCols = 128, kLines = 2;  // of a block; lines a quad
   static constexpr size_t kSpread = 2;              // passes over a tile that share in fetching the next one
+  static constexpr size_t kFromL1 = 2;              // tokens up to which even a small first-level cache takes lines early
   I high0 = load_line(kTables.fp8_high), high1 = load_line(kTables.fp8_high + 64);
   I low0 = load_line(kTables.fp8_low), low1 = load_line(kTables.fp8_low + 64);
   I sign = _mm512_set1_epi8(static_cast<char>(0x80));
@@ -93,7 +94,7 @@ struct Fp8Quads {
 };
 
 struct Bf16Quads {
-  static constexpr size_t kCols = 128, kLines = 4, kSpread = 2;
+  static constexpr size_t kCols = 128, kLines = 4, kSpread = 2, kFromL1 = 4;
   inline void load(const std::byte* block, size_t q, size_t h, I& first, I& second) const {
     first = load_line(block + q * 256 + h * 128);
     second = load_line(block + q * 256 + h * 128 + 64);
@@ -104,7 +105,7 @@ struct Bf16Quads {
 
 // For the reference policy: E4M3 activations are exact in BF16, not in int8.
 struct Fp4Quads {
-  static constexpr size_t kCols = 32, kLines = 1, kSpread = 1;
+  static constexpr size_t kCols = 32, kLines = 1, kSpread = 1, kFromL1 = 4;
   I high_table = load_line(kTables.fp4_high), low_table = load_line(kTables.fp4_low);
 
   inline void load(const std::byte* block, size_t q, size_t h, I& first, I& second) const {

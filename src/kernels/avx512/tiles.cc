@@ -43,7 +43,7 @@ Rows wanted_rows(const MatmulArgs& a, size_t tile) {
 
 // Whether lines that are fetched early go to the first-level cache, or else to the second. It matters with 32 KB (Zen 4): FP4
 // takes 6 to 14% less from the second level, where one token's product does best by fetching nothing and leaving it to the
-// hardware's prefetchers (15%), and FP8 and BF16 of more than four tokens take 10 to 20% less. With 48 KB (Zen 5) FP4
+// hardware's prefetchers (15%), and FP8 of more than two tokens and BF16 of more than four take 10 to 20% less. With 48 KB (Zen 5) FP4
 // takes 6% more from there.
 bool fetches_into_l1() {
   static const bool large = sysconf(_SC_LEVEL1_DCACHE_SIZE) >= 48 << 10;
@@ -117,8 +117,8 @@ __attribute__((noinline)) void int8_tile(const MatmulArgs& a, size_t tile, size_
 // What a pass over tiles fetches early. One that is alone fetches its own tiles' lines, more bytes ahead when it goes
 // slower for more tokens; the first of several share in fetching the next tile, which the first would else wait for alone.
 enum class Fetch { kAhead, kAheadIntoL2, kNextTile, kNothing };
-constexpr size_t ahead_of(size_t tokens) {
-  return tokens <= 4 ? 4096 : 8192;
+constexpr size_t ahead_of(size_t tokens, Fetch fetch) {
+  return tokens <= 4 && fetch == Fetch::kAhead ? 4096 : 8192;
 }
 
 // A tile times T tokens.
@@ -131,7 +131,7 @@ __attribute__((noinline)) void wide_tile(const MatmulArgs& a, size_t tile, size_
   const uint8_t* scales = a.weight.scales + tile * kTileRows / 128 * ((a.weight.cols + 127) / 128);
   constexpr size_t kShare = kFetch == Fetch::kNextTile ? Quads::kSpread : 1;
   constexpr size_t kLines = kFetch == Fetch::kNothing ? 0 : Quads::kLines / kShare;  // fetched a quad
-  const size_t early = kFetch == Fetch::kNextTile ? bytes + pass * (bytes / kShare) : ahead_of(T);
+  const size_t early = kFetch == Fetch::kNextTile ? bytes + pass * (bytes / kShare) : ahead_of(T, kFetch);
   const Quads quads;
   for (size_t k = 0; k < padded; k += Quads::kCols) {
     V sum[2][T];
@@ -204,8 +204,8 @@ void matmul_wide(const MatmulArgs& a) {
   for (size_t tile = a.row_begin / kTileRows; tile < tile_count(a.row_end); ++tile) {
     for_passes<kMostWide>(a.tokens, [&]<size_t T>(size_t token, size_t pass) {
       if (a.tokens <= kMostWide) {
-        T <= 4 || into_l1 ? wide_tile<T, Quads, Fetch::kAhead>(a, tile, token)
-                          : wide_tile<T, Quads, T <= 4 ? Fetch::kAhead : Fetch::kAheadIntoL2>(a, tile, token);
+        constexpr Fetch kSmallL1 = T <= Quads::kFromL1 ? Fetch::kAhead : Fetch::kAheadIntoL2;
+        into_l1 ? wide_tile<T, Quads, Fetch::kAhead>(a, tile, token) : wide_tile<T, Quads, kSmallL1>(a, tile, token);
       } else if (pass < Quads::kSpread) {
         wide_tile<T, Quads, Fetch::kNextTile>(a, tile, token, pass);
       } else {
