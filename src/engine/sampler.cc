@@ -103,19 +103,25 @@ Result<Sample> Sampler::sample(std::span<const float> logits, const SamplingPara
   return made;
 }
 
+// A logit that was finite stays so, whatever is asked for: only the model's own may be broken.
 void Sampler::penalise(const SamplingParams& params, const TokenHistory& history) {
-  const auto in_vocabulary = [&](TokenId id) { return id >= 0 && static_cast<size_t>(id) < logits_.size(); };
+  constexpr double kMost = std::numeric_limits<float>::max();
+  const auto changed = [&](TokenId id, const auto& change) {
+    if (id < 0 || static_cast<size_t>(id) >= logits_.size()) return;
+    float& logit = logits_[static_cast<size_t>(id)];
+    if (std::isfinite(logit)) logit = static_cast<float>(std::clamp<double>(change(logit), -kMost, kMost));
+  };
   if (params.repetition_penalty != 1 || params.presence_penalty != 0 || params.frequency_penalty != 0) {
     for (const auto& [id, count] : history.counts()) {
-      if (!in_vocabulary(id)) continue;
-      double logit = logits_[id];
-      logit = logit > 0 ? logit / params.repetition_penalty : logit * params.repetition_penalty;
-      if (count.in_output > 0) logit -= params.presence_penalty + params.frequency_penalty * count.in_output;
-      logits_[id] = static_cast<float>(logit);
+      changed(id, [&](double logit) {
+        logit = logit > 0 ? logit / params.repetition_penalty : logit * params.repetition_penalty;
+        if (count.in_output > 0) logit -= params.presence_penalty + params.frequency_penalty * count.in_output;
+        return logit;
+      });
     }
   }
   for (const auto& [id, bias] : params.logit_bias) {
-    if (in_vocabulary(id)) logits_[id] = static_cast<float>(logits_[id] + bias);
+    changed(id, [&](double logit) { return logit + bias; });
   }
 }
 

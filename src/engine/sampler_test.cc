@@ -261,6 +261,22 @@ TEST_CASE("penalties, bias and mask, in that order") {
   CHECK(pick({-2.0f, -9.0f, -1.9f, -9.0f}, {.temperature = 0, .repetition_penalty = 1.5}, two) == 0);
 }
 
+TEST_CASE("a penalty without measure breaks no logit") {
+  TokenHistory history;
+  history.add_output(1);
+  history.add_output(2);
+  const std::vector<float> logits = {5.0f, 2.0f, 1.0f};
+  for (const double penalty : {1e-300, 5e-324}) {
+    CHECK(pick(logits, {.temperature = 0, .repetition_penalty = penalty}, history) == 1);
+    const TokenId drawn = pick(logits, {.repetition_penalty = penalty}, history);
+    CHECK(drawn != 0);
+  }
+  const float inf = std::numeric_limits<float>::infinity();
+  CHECK(pick({5, -inf, -inf}, {.repetition_penalty = 1e-300}, history) == 0);
+  Sampler sampler(kernels());
+  CHECK(sampler.sample(std::vector<float>{5, inf, 1}, {.repetition_penalty = 2}, history, 0).status().code() == Code::kInternal);
+}
+
 TEST_CASE("logprobs are of the model's own distribution") {
   const std::vector<float> logits = {1.0f, 3.0f, 3.0f, -std::numeric_limits<float>::infinity()};
   Sampler sampler(kernels());
