@@ -113,7 +113,7 @@ void Sampler::penalise(const SamplingParams& params, const TokenHistory& history
   };
   if (params.repetition_penalty != 1 || params.presence_penalty != 0 || params.frequency_penalty != 0) {
     for (const auto& [id, count] : history.counts()) {
-      changed(id, [&](double logit) {
+      changed(id, [&, &count = count](double logit) {  // named again: clang 14 cannot capture a part of a pair
         logit = logit > 0 ? logit / params.repetition_penalty : logit * params.repetition_penalty;
         if (count.in_output > 0) logit -= params.presence_penalty + params.frequency_penalty * count.in_output;
         return logit;
@@ -121,7 +121,7 @@ void Sampler::penalise(const SamplingParams& params, const TokenHistory& history
     }
   }
   for (const auto& [id, bias] : params.logit_bias) {
-    changed(id, [&](double logit) { return logit + bias; });
+    changed(id, [&bias = bias](double logit) { return logit + bias; });
   }
 }
 
