@@ -11,9 +11,9 @@
 
 #include "engine/loaded_model.h"
 #include "nautile/engine.h"
+#include "nautile/sampling.h"
 #include "text/chat.h"
 #include "text/output_parser.h"
-#include "engine/sampler.h"
 
 namespace nautile {
 

@@ -74,8 +74,7 @@ Result<Sample> Sampler::sample(std::span<const float> logits, const SamplingPara
   }
   logits_.resize(size);
   const float* from = logits.data();
-  if (params.repetition_penalty != 1 || params.presence_penalty != 0 || params.frequency_penalty != 0 ||
-      !params.logit_bias.empty()) {
+  if (!history.counts().empty() || !params.logit_bias.empty()) {
     std::copy(logits.begin(), logits.end(), logits_.begin());
     penalise(params, history);
     from = logits_.data();
@@ -111,14 +110,12 @@ void Sampler::penalise(const SamplingParams& params, const TokenHistory& history
     float& logit = logits_[static_cast<size_t>(id)];
     if (std::isfinite(logit)) logit = static_cast<float>(std::clamp<double>(change(logit), -kMost, kMost));
   };
-  if (params.repetition_penalty != 1 || params.presence_penalty != 0 || params.frequency_penalty != 0) {
-    for (const auto& [id, count] : history.counts()) {
-      changed(id, [&, &count = count](double logit) {  // named again: clang 14 cannot capture a part of a pair
-        logit = logit > 0 ? logit / params.repetition_penalty : logit * params.repetition_penalty;
-        if (count.in_output > 0) logit -= params.presence_penalty + params.frequency_penalty * count.in_output;
-        return logit;
-      });
-    }
+  for (const auto& [id, count] : history.counts()) {
+    changed(id, [&, &count = count](double logit) {  // named again: clang 14 cannot capture a part of a pair
+      logit = logit > 0 ? logit / params.repetition_penalty : logit * params.repetition_penalty;
+      if (count.in_output > 0) logit -= params.presence_penalty + params.frequency_penalty * count.in_output;
+      return logit;
+    });
   }
   for (const auto& [id, bias] : params.logit_bias) {
     changed(id, [&bias = bias](double logit) { return logit + bias; });

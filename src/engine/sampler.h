@@ -3,8 +3,8 @@
 // Order, as in vLLM and Hugging Face: repetition, presence and frequency penalties; logit bias; the mask of allowed
 // tokens; temperature; top-k; top-p (of what top-k left); min-p. Then one draw by inverse cumulative distribution over
 // the kept tokens in ascending order of id. Probabilities are floats from the kernels' exponentials, sums of them doubles: a
-// nucleus is that of top_p within a millionth. Temperature 0 or top_p 0 takes the highest logit,
-// the lowest id among equals, and draws nothing. The draw is random_unit(seed, position): it depends on nothing else,
+// nucleus is that of top_p within a millionth. Temperature 0 or top_p 0 takes the highest logit, the lowest id among equals, and
+// draws nothing. The draw is random_unit(seed, position): it depends on nothing else,
 // so batch mates, chunking and speculation do not change it. Thread-safety: a Sampler holds working memory and belongs
 // to one thread; the result is a pure function of the arguments and the kernels. Source: spec chat.md 8, api.md 9.3, 9.4, 9.6.
 #pragma once
@@ -20,7 +20,7 @@
 
 namespace nautile {
 
-// Which tokens a sequence holds, for the penalties. Kept up to date token by token.
+// Which tokens a sequence holds, for the penalties; empty where there are none. Kept up to date token by token.
 class TokenHistory {
  public:
   struct Count {
