@@ -4,6 +4,8 @@
 
 #include <doctest/doctest.h>
 
+#include <algorithm>
+#include <cmath>
 #include <cstring>
 #include <random>
 
@@ -11,6 +13,7 @@
 #include "cache/prefix_cache.h"
 #include "checkpoint/checkpoint.h"
 #include "kernels/registry.h"
+#include "model/synthetic.h"
 #include "sys/directory_for_test.h"
 
 using namespace nautile;
@@ -29,9 +32,8 @@ struct Fixture {
     const std::string dir = std::string(NAUTILE_SOURCE_DIR "/tests/golden/logits/") + name;
     auto config = parse_config(files->read(dir + "/config.json", 1 << 20).value(), "config.json");
     checkpoint = std::make_unique<Checkpoint>(open_checkpoint(*files, dir).value());
-    weights = std::make_unique<Weights>(load_weights(*checkpoint, config.value(),
-                                                     {tiles ? &kernels : nullptr, policy_of(numerics)})
-                                            .value());
+    weights = std::make_unique<Weights>(
+        load_weights(*checkpoint, config.value(), {tiles ? &kernels : nullptr, policy_of(numerics)}).value());
   }
 
   std::vector<int32_t> prompt(size_t count, uint32_t seed = 1) const {
@@ -235,7 +237,8 @@ TEST_CASE("a sequence that starts from a prefix on disk goes on as if it had nev
   }
 }
 
-TEST_CASE("the number of threads changes nothing, also where they share cores: prefill, single tokens and small batches") {
+TEST_CASE(
+    "the number of threads changes nothing, also where they share cores: prefill, single tokens and small batches") {
   for (const Numerics numerics : {Numerics::kFast, Numerics::kReference}) {
     Fixture f(numerics);
     const std::vector<int32_t> prompt = f.prompt(170), other = f.prompt(60, 2);
@@ -253,6 +256,34 @@ TEST_CASE("the number of threads changes nothing, also where they share cores: p
       }
       if (threads == 1) alone = rows;
       CHECK_MESSAGE(same(alone, rows), threads);
+    }
+  }
+}
+
+TEST_CASE("items of any length give the same bits: wide experts, cut more finely for more threads and fewer tokens") {
+  ModelConfig config = tiny_config();
+  config.hidden = 512;
+  config.expert_inter = 1024;
+  config.routed_experts = 16;
+  config.experts_per_token = 6;
+  const Checkpoint checkpoint = synthetic_checkpoint(config, Variant{}, 1).value();
+  const Kernels& kernels = *find_kernels("auto").value();
+  std::mt19937 random(1);
+  std::vector<int32_t> prompt(40);
+  for (int32_t& t : prompt) t = static_cast<int32_t>(random() % static_cast<uint32_t>(config.vocab_size));
+  for (const Numerics numerics : {Numerics::kFast, Numerics::kReference}) {
+    const Weights weights = load_weights(checkpoint, config, {&kernels, policy_of(numerics)}).value();
+    Rows first;
+    for (const int threads : {1, 2, 8}) {
+      for (const std::vector<size_t>& pieces : {std::vector<size_t>{1}, {8}, {40}}) {
+        ThreadPool pool(threads);
+        Forward forward(weights, numerics, kernels, pool);
+        SequenceState state(forward.layout());
+        const Rows rows = feed(forward, state, prompt, pieces);
+        if (first.empty()) first = rows;
+        CHECK(std::all_of(rows.begin(), rows.end(), [](float x) { return std::isfinite(x); }));
+        CHECK_MESSAGE(same(first, rows), threads << " threads, pieces of " << pieces[0]);
+      }
     }
   }
 }

@@ -4,9 +4,9 @@
 //   1 router logits                   2 choice of experts, input rows narrowed, a token an item
 //   3 gate, up and SwiGLU, a block of rows of one expert an item; its outputs are narrowed for w2 at once
 //   4 down, likewise                  5 sum of a token's experts
-// Calls of more than kWholeTokens repeat the last two for a part of the columns at a time: outputs of all columns before
-// their sum would be K rows of floats a token.
-// Each distinct expert's weights are read once a call; the shared expert is one more expert of phases 3 and 4.
+// Calls of more than kWholeTokens repeat the last two for a part of the columns at a time: outputs of all columns
+// before their sum would be K rows of floats a token. Each distinct expert's weights are read once a call; the shared
+// expert is one more expert of phases 3 and 4.
 //
 // Thread-safety: one caller at a time, as AttentionLayer; the free functions are pure.
 #pragma once
@@ -59,22 +59,23 @@ class MoeLayer {
 
   uint64_t experts_read_ = 0;
   Linear linear_;
-  std::vector<int> chosen_;     // [tokens, K]
-  std::vector<float> weights_;  // [tokens, K]
+  std::vector<int> chosen_;             // [tokens, K]
+  std::vector<float> weights_;          // [tokens, K]
   Activations inputs_, shared_inputs_;  // [tokens]
   Activations acts_, shared_acts_;      // [tokens * K] in the order of the groups, [tokens]: inputs of w2
 
   // The shared expert's tokens first, then tokens * K pairs of a token and one of its experts, by expert.
   std::vector<Group> groups_;
-  std::vector<size_t> starts_;            // [E + 1]
-  std::vector<Cut> cuts_;                 // [nodes]
-  std::vector<size_t> counts_;            // [nodes]: items of the phase
-  std::vector<Columns> columns_;          // [nodes]
-  size_t parts_ = 1, width_ = 0;          // of the columns; columns of a part at most
-  std::vector<const std::byte*> x_;       // input rows
-  std::vector<const std::byte*> act_;     // rows of acts_
-  std::vector<float*> y_;                 // output rows
-  std::vector<float> row_weights_;        // router weights; 1 for the shared expert
+  std::vector<size_t> starts_;                     // [E + 1]
+  std::vector<Cut> cuts_;                          // [nodes]
+  std::vector<size_t> counts_;                     // [nodes]: items of the phase
+  std::vector<Columns> columns_;                   // [nodes]
+  size_t parts_ = 1, width_ = 0;                   // of the columns; columns of a part at most
+  size_t inner_block_ = 0, outer_block_ = 0;       // rows an item of phases 3 and 4 takes of an expert
+  std::vector<const std::byte*> x_;                // input rows
+  std::vector<const std::byte*> act_;              // rows of acts_
+  std::vector<float*> y_;                          // output rows
+  std::vector<float> row_weights_;                 // router weights; 1 for the shared expert
   std::vector<std::vector<float>> gate_up_;        // by worker: [2, tokens of a group, rows of a block]
   std::vector<std::vector<float*>> gate_up_rows_;  // by worker: their rows, gate then up
   Buffer scores_;
