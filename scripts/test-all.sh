@@ -4,7 +4,7 @@
 # names an interpreter that has tests/oracle/requirements.txt, the clients when NAUTILE_CLIENTS_PYTHON names one that has
 # tests/clients/requirements.txt.
 #
-# Ends within 40 minutes on two cores when the compiler's cache is warm (36 when last run). What takes its time by choice, in seconds
+# Ends within 40 minutes on two cores when the compiler's cache is warm (38 when last run). What takes its time by choice, in seconds
 # or counts, and may be set: SOAK_SECONDS (600), OVERLOAD_SECONDS (60), FUZZ_SECONDS (30 for each, two at a time),
 # MALFORMED_REQUESTS (10000). The seconds of every step are printed at the end.
 set -euo pipefail
