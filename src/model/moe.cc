@@ -15,7 +15,7 @@ constexpr size_t kItemsAThread = 8;      // at least, so that all threads end to
 constexpr size_t kItemFloats = 1 << 16;  // that it makes, in the second-level cache; more only with kLeastBlock
 
 // Of `groups` experts of so many rows; `floats` are made a row.
-size_t rows_an_item(size_t groups, size_t rows, size_t threads, size_t floats) {
+size_t block_rows(size_t groups, size_t rows, size_t threads, size_t floats) {
   size_t block = kLeastBlock;
   while (2 * block <= kMostBlock && groups * rows >= 2 * block * threads * kItemsAThread &&
          2 * block * floats <= kItemFloats) {
@@ -132,8 +132,8 @@ void MoeLayer::group(Step& step, const Moe& moe) {
   size_t most = tokens;
   for (const Group& g : groups_) most = std::max(most, g.count);
   const size_t threads = static_cast<size_t>(step.pool.threads());
-  inner_block_ = rows_an_item(groups_.size(), moe.experts[0].w1.rows, threads, 2 * most);
-  outer_block_ = rows_an_item(groups_.size(), width_, threads, most);
+  inner_block_ = block_rows(groups_.size(), moe.experts[0].w1.rows, threads, 2 * most);
+  outer_block_ = block_rows(groups_.size(), width_, threads, most);
   gate_up_.resize(threads);
   gate_up_rows_.resize(threads);
   for (size_t worker = 0; worker < threads; ++worker) {
