@@ -198,16 +198,16 @@ int main(int argc, char** argv) {
   const std::string only = argc > 3 ? argv[3] : "";
   std::vector<size_t> tokens;
   for (int i = 4; i < argc; ++i) tokens.push_back(static_cast<size_t>(std::max(1, std::atoi(argv[i]))));
-  const ActivationFormat wide = kernels.value()->tiles->wide;
   fmt::print("{} threads, {} kernels, matrices of {} x {}\n", pool.threads(), kernels.value()->name, kRows, kCols);
   if (!scattered) {
     fmt::print("{:16} {:>6} {:>9} {:>7} {:>9} {:>7} {:>7}\n", "", "tokens", "GB/s", "% read", "TFLOP/s", "% BF16",
                "% int8");
   }
-  for (const Case& c : {Case{"fp4-int8", WeightFormat::kFp4, ActivationFormat::kInt8}, Case{"fp4-wide", WeightFormat::kFp4, wide},
-                        Case{"fp8", WeightFormat::kFp8, wide}, Case{"bf16", WeightFormat::kBf16, wide}}) {
+  const TileKernels& tiles = *kernels.value()->tiles;
+  for (const Case& c : {Case{"fp4", WeightFormat::kFp4, tiles.fp4}, Case{"fp4-wide", WeightFormat::kFp4, tiles.wide_fp4},
+                        Case{"fp8", WeightFormat::kFp8, tiles.wide}, Case{"bf16", WeightFormat::kBf16, tiles.wide}}) {
     if (!only.empty() && only != c.name) continue;
-    if (c.format == WeightFormat::kFp4 && c.input == wide && !kernels.value()->tiles->wide_fp4) continue;
+    if (c.name == std::string_view("fp4-wide") && (c.input == ActivationFormat::kF32 || c.input == tiles.fp4)) continue;
     (scattered ? measure_scattered : measure)(c, *kernels.value(), pool, tokens);
   }
   return 0;

@@ -11,6 +11,7 @@
 #include "kernels/amx/kernels.h"
 #include "kernels/amx/scalar_unit.h"
 #include "kernels/registry.h"
+#include "sys/matrix_unit.h"
 
 using namespace nautile;
 
@@ -61,8 +62,8 @@ bool carry_out(greg_t* registers) {
     unit.load(reg, reinterpret_cast<const void*>(address), stride);
   } else if (opcode == 0x4b && prefix == 2 && mode != 3 && rm == 4) {
     unit.store(reg, reinterpret_cast<void*>(address), stride);
-  } else if (mode == 3 && ((opcode == 0x5c && prefix == 2) || (opcode == 0x5e && prefix == 3))) {
-    unit.dot(opcode == 0x5e, reg, rm, third);
+  } else if (mode == 3 && opcode == 0x5c && prefix == 2) {
+    unit.dot(reg, rm, third);
   } else {
     return false;
   }
@@ -121,8 +122,8 @@ TEST_CASE("the matrix unit's machine code, carried out instruction by instructio
     pack_tiles(w, 0, tile_count(rows), packed.data());
     w.layout = WeightLayout::kTiles;
     w.data = packed.data();
-    for (const ActivationFormat input : {ActivationFormat::kBf16, ActivationFormat::kInt8}) {
-      if (input == ActivationFormat::kInt8 && format != WeightFormat::kFp4) continue;
+    for (const ActivationFormat input : {twin.wide, twin.wide_fp4, twin.fp4}) {
+      if ((input == twin.wide) == (format == WeightFormat::kFp4)) continue;
       const size_t padded = padded_cols(format, cols), most = 131;
       std::vector<std::vector<std::byte>> inputs;
       for (size_t t = 0; t < most; ++t) {
@@ -153,5 +154,5 @@ TEST_CASE("the matrix unit's machine code, carried out instruction by instructio
       }
     }
   }
-  if (!amx::usable()) CHECK(carried_out - before > 1000);
+  if (!matrix_unit_usable()) CHECK(carried_out - before > 1000);
 }

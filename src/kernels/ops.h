@@ -66,7 +66,9 @@ struct WeightView {
 enum class ActivationFormat {
   kF32,
   kBf16,  // nearest even; below 2^-126: zero
+  kBf16Eights,  // the same, each eight columns in the order 0 2 4 6 1 3 5 7
   kInt8,  // codes, then for each 32 columns a float scale and an int32 -12 * (sum of the codes)
+  kInt8AndBf16,  // kInt8 with scales that are powers of two; then, from bf16_place() on, the same values as kBf16Eights
 };
 
 // y[t][r - y_first] = sum_k x[t][k] * w[r][k] for tokens t in [0, tokens) and rows r in [row_begin, row_end).

@@ -8,6 +8,7 @@
 #include "kernels/avx2/kernels.h"
 #include "kernels/avx512/kernels.h"
 #include "kernels/ref/kernels.h"
+#include "sys/matrix_unit.h"
 
 namespace nautile {
 namespace {
@@ -25,11 +26,11 @@ std::vector<Version> versions() {
                       __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
   const bool dot_products = avx512 && __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512bf16") &&
                             __builtin_cpu_supports("avx512vbmi");
-  const bool amx = dot_products && amx::usable();
+  const bool amx = dot_products && __builtin_cpu_supports("avx512vbmi2") && matrix_unit_usable();
   return {{"ref", "nothing", &ref::kernels()},
           {"avx2", "AVX2 and FMA", avx2 ? &avx2::kernels() : nullptr},
           {"avx512", "AVX-512 F, BW, VL and DQ", avx512 ? &avx512::kernels(dot_products) : nullptr},
-          {"amx", "AMX-TILE, AMX-BF16 and AMX-INT8, AVX-512 with VNNI, BF16 and VBMI, and Linux 5.16 to allow them",
+          {"amx", "AMX-TILE and AMX-BF16, AVX-512 with VNNI, BF16, VBMI and VBMI2, and Linux 5.16 to allow them",
            amx ? &amx::kernels() : nullptr}};
 }
 

@@ -12,7 +12,7 @@
 //         lines of FP8 gives
 //
 // Order of sums: FP8 and BF16 sum 128 columns from zero in an order of the instruction set's own, then total += scale *
-// sum; FP4 sums 32 columns (exactly with kInt8), then total += scale * sum.
+// sum; FP4 sums 32 columns (exactly with kInt8), then total += scale * sum. The matrix unit has its own (amx/products.h).
 #pragma once
 
 #include <vector>
@@ -47,15 +47,23 @@ constexpr size_t tile_count(size_t rows) {
   return (rows + kTileRows - 1) / kTileRows;
 }
 
+// Where the second half of kInt8AndBf16 starts.
+constexpr size_t bf16_place(size_t padded) {
+  return (padded + padded / 32 * 8 + 63) / 64 * 64;
+}
+
 // Bytes of a row of activations of `padded` columns.
 constexpr size_t activation_bytes(ActivationFormat format, size_t padded) {
   switch (format) {
     case ActivationFormat::kF32:
       return 4 * padded;
     case ActivationFormat::kBf16:
+    case ActivationFormat::kBf16Eights:
       return 2 * padded;
     case ActivationFormat::kInt8:
       return padded + padded / 32 * 8;
+    case ActivationFormat::kInt8AndBf16:
+      return bf16_place(padded) + 2 * padded;
   }
   return 0;
 }
@@ -100,8 +108,8 @@ struct NarrowArgs {
 struct TileKernels {
   // What BF16 and FP8 weights take.
   ActivationFormat wide = ActivationFormat::kBf16;
-  // Whether FP4 weights take `wide` beside kInt8.
-  bool wide_fp4 = false;
+  // What FP4 weights take; and what they take that holds E4M3 exactly, kF32 where nothing does.
+  ActivationFormat fp4 = ActivationFormat::kInt8, wide_fp4 = ActivationFormat::kF32;
   void (*matmul)(const MatmulArgs&) = nullptr;
   void (*narrow)(const NarrowArgs&) = nullptr;
 };

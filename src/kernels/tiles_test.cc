@@ -117,11 +117,16 @@ Inputs make_inputs(const TileKernels& kernels, ActivationFormat format, const We
       uint16_t half = 0;
       switch (format) {
         case ActivationFormat::kInt8:
+        case ActivationFormat::kInt8AndBf16:
           std::memcpy(&scale, row + in.padded + c / 32 * 4, 4);
           in.values.push_back(2.0 * static_cast<double>(scale) * static_cast<int8_t>(row[c]));
           break;
         case ActivationFormat::kBf16:
           std::memcpy(&half, row + 2 * c, 2);
+          in.values.push_back(bf16_to_f32(half));
+          break;
+        case ActivationFormat::kBf16Eights:
+          std::memcpy(&half, row + 2 * (c / 8 * 8 + (c % 2 == 0 ? c % 8 / 2 : 4 + c % 8 / 2)), 2);
           in.values.push_back(bf16_to_f32(half));
           break;
         case ActivationFormat::kF32:
@@ -143,20 +148,16 @@ std::vector<float> product(const Kernels& kernels, const WeightView& weight, con
   return y;
 }
 
-// Those that run here, and the matrix unit's loops over its scalar twin: as the table has them, and without AVX-512 for
-// few tokens.
-const Kernels* twin(bool alone) {
-  auto table = [](const char* name, const TileKernels& tiles) {
+// The matrix unit's loops over its scalar twin.
+const Kernels& twin() {
+  static const Kernels table = [] {
     Kernels kernels;
-    kernels.name = name;
-    kernels.matmul = tiles.matmul;
-    kernels.tiles = &tiles;
+    kernels.name = "amx twin";
+    kernels.tiles = &amx::twin::tile_kernels();
+    kernels.matmul = kernels.tiles->matmul;
     return kernels;
-  };
-  static const TileKernels &tiles = amx::twin::tile_kernels(),
-                           unit = {tiles.wide, tiles.wide_fp4, amx::twin::products, tiles.narrow};
-  static const Kernels as_table = table("amx twin", tiles), by_unit = table("amx twin alone", unit);
-  return alone ? &by_unit : &as_table;
+  }();
+  return table;
 }
 
 std::vector<const Kernels*> tile_versions() {
@@ -165,15 +166,16 @@ std::vector<const Kernels*> tile_versions() {
     const Kernels* kernels = find_kernels(isa).value();
     if (kernels->tiles == nullptr) continue;
     all.push_back(kernels);
-    if (isa == "avx512") all.insert(all.end(), {twin(false), twin(true)});  // which its code needs
+    if (isa == "avx512") all.push_back(&twin());  // which its code needs
   }
   return all;
 }
 
 std::vector<ActivationFormat> inputs_of(const Kernels& kernels, WeightFormat format) {
-  if (format != WeightFormat::kFp4) return {kernels.tiles->wide};
-  if (kernels.tiles->wide_fp4) return {ActivationFormat::kInt8, kernels.tiles->wide};
-  return {ActivationFormat::kInt8};
+  const TileKernels& tiles = *kernels.tiles;
+  if (format != WeightFormat::kFp4) return {tiles.wide};
+  if (tiles.wide_fp4 != ActivationFormat::kF32 && tiles.wide_fp4 != tiles.fp4) return {tiles.fp4, tiles.wide_fp4};
+  return {tiles.fp4};
 }
 
 constexpr WeightFormat kFormats[] = {WeightFormat::kFp4, WeightFormat::kFp8, WeightFormat::kBf16};
@@ -260,6 +262,7 @@ TEST_CASE("every FP8 and FP4 code is right in tiles, at every size of scale, sub
 TEST_CASE("int8 activations: extremes keep their scale, zeros stay zero, NaN and infinity are not hidden") {
   for (const Kernels* kernels : tile_versions()) {
     const TileKernels& tiles = *kernels->tiles;
+    if (tiles.fp4 != ActivationFormat::kInt8) continue;
     const WeightView shape{WeightFormat::kFp4, 32, 64, nullptr, nullptr, WeightLayout::kTiles};
     std::vector<float> x(64, 0.f);
     x[3] = 3e38f;
@@ -282,14 +285,13 @@ TEST_CASE("int8 activations: extremes keep their scale, zeros stay zero, NaN and
   }
 }
 
-TEST_CASE("tokens that do not lie evenly, and more than one group of them, change no bit; byte sums are those of AVX-512") {
+TEST_CASE("tokens that do not lie evenly, and more than one group of them, change no bit") {
   Random random;
   for (const WeightFormat format : kFormats) {
     const size_t rows = 37, cols = format == WeightFormat::kFp4 ? 96 : 131, tokens = 150;
     const Matrix m = make_matrix(format, rows, cols, random);
     std::vector<float> x(tokens * cols);
     for (float& v : x) v = random.normal();
-    std::vector<float> bytes;  // of the first version with byte sums of 16 rows a line
     for (const Kernels* kernels : tile_versions()) {
       for (const ActivationFormat input : inputs_of(*kernels, format)) {
         INFO(kernels->name);
@@ -305,9 +307,44 @@ TEST_CASE("tokens that do not lie evenly, and more than one group of them, chang
             REQUIRE(std::memcmp(part.data() + t * rows, y.data() + order[t] * rows, rows * 4) == 0);
           }
         }
-        if (input != ActivationFormat::kInt8) continue;
-        if (bytes.empty()) bytes = y;
-        CHECK(std::memcmp(bytes.data(), y.data(), y.size() * 4) == 0);
+      }
+    }
+  }
+}
+
+TEST_CASE("bytes with scales that are powers of two: near the value, the same in BF16, NaN and infinity are not hidden") {
+  Random random;
+  const size_t cols = 160, tokens = 40;
+  const Matrix m = make_matrix(WeightFormat::kFp4, 5, cols, random);
+  std::vector<float> x(tokens * cols);
+  for (float& v : x) v = random.normal() * std::exp2(static_cast<float>(random.bits() % 40) - 20);
+  for (size_t c = 0; c < 32; ++c) x[c] = 0;
+  x[32] = 127.5f;
+  x[64] = 127.51f;
+  x[96] = 1e-17f;
+  x[128] = 1e17f;
+  for (const Kernels* kernels : tile_versions()) {
+    if (kernels->tiles->fp4 != ActivationFormat::kInt8AndBf16) continue;
+    const Inputs in = make_inputs(*kernels->tiles, ActivationFormat::kInt8AndBf16, m.tiles, tokens, x);
+    for (size_t t = 0; t < tokens; ++t) {
+      for (size_t group = 0; group < cols; group += 32) {
+        double most = 0;
+        for (size_t c = group; c < group + 32; ++c) most = std::max(most, std::fabs(static_cast<double>(x[t * cols + c])));
+        for (size_t c = group; c < group + 32; ++c) {
+          const double value = in.values[t * cols + c];
+          CHECK(std::fabs(x[t * cols + c] - value) <= most / 127.5);  // half of a unit, which is at most most / 63.75
+          uint16_t half;
+          std::memcpy(&half, in.rows[t] + bf16_place(in.padded) + 2 * (c / 8 * 8 + (c % 2 == 0 ? c % 8 / 2 : 4 + c % 8 / 2)), 2);
+          CHECK(static_cast<double>(bf16_to_f32(half)) == value);
+        }
+      }
+    }
+    for (const float bad : {std::nanf(""), HUGE_VALF}) {
+      std::vector<float> with(x.begin(), x.begin() + 16 * static_cast<std::ptrdiff_t>(cols));
+      for (size_t t = 0; t < 16; ++t) with[t * cols + 50] = bad;
+      const Inputs inputs = make_inputs(*kernels->tiles, ActivationFormat::kInt8AndBf16, m.tiles, 16, with);
+      for (const size_t count : {size_t{1}, size_t{16}}) {
+        for (const float y : product(*kernels, m.tiles, inputs, 0, count, 0, 5)) CHECK(!std::isfinite(y));
       }
     }
   }

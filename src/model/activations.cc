@@ -2,6 +2,7 @@
 #include "model/activations.h"
 
 #include <algorithm>
+#include <cstdint>
 #include <cstring>
 
 namespace nautile {
@@ -13,8 +14,9 @@ constexpr size_t kFp8Group = 128;
 
 ActivationFormat activation_format(const Step& step, const WeightView& weight) {
   if (weight.layout == WeightLayout::kRows) return ActivationFormat::kF32;
-  if (weight.format == WeightFormat::kFp4 && step.policy.int8_experts) return ActivationFormat::kInt8;
-  return step.kernels.tiles->wide;
+  const TileKernels& tiles = *step.kernels.tiles;
+  if (weight.format != WeightFormat::kFp4) return tiles.wide;
+  return step.policy.fast_experts ? tiles.fp4 : tiles.wide_fp4;
 }
 
 bool quantises_input(const Step& step, const WeightView& weight) {
@@ -29,11 +31,12 @@ void Activations::shape(const Step& step, const WeightView& weight, size_t token
   padded_ = weight.layout == WeightLayout::kRows ? cols_ : padded_cols(weight.format, cols_);
   // A line more than a round number: rows a power of two apart would share the sets of a cache.
   row_bytes_ = activation_bytes(format_, padded_) / 64 * 64 + 128;
-  if (bytes_.size() < tokens * row_bytes_) bytes_.resize(tokens * row_bytes_);
+  if (bytes_.size() < tokens * row_bytes_ + 63) bytes_.resize(tokens * row_bytes_ + 63);
+  first_ = bytes_.data() + (64 - reinterpret_cast<uintptr_t>(bytes_.data()) % 64) % 64;
 }
 
 void Activations::write(const Step& step, size_t t, const float* x, size_t begin, size_t end, bool official) {
-  std::byte* row = bytes_.data() + t * row_bytes_;
+  std::byte* row = first_ + t * row_bytes_;
   const bool fp8 = official && low_bit_;
   const size_t piece = fp8 ? kFp8Group : end - begin;
   for (size_t k = begin; k < end; k += piece, x += piece) {

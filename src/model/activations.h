@@ -23,10 +23,11 @@ class Activations {
   void write(const Step& step, size_t t, const float* x, bool official) { write(step, t, x, 0, cols_, official); }
 
   ActivationFormat format() const { return format_; }
-  const std::byte* row(size_t t) const { return bytes_.data() + t * row_bytes_; }
+  const std::byte* row(size_t t) const { return first_ + t * row_bytes_; }
 
  private:
   std::vector<std::byte> bytes_;
+  std::byte* first_ = nullptr;  // row 0, at the start of a line
   ActivationFormat format_ = ActivationFormat::kF32;
   bool low_bit_ = false;
   size_t cols_ = 0, padded_ = 0, row_bytes_ = 0;

@@ -27,7 +27,7 @@ struct Policy {
   bool quantise_activations = false;  // FP8, 128 a group, into FP8 and FP4 matrices
   bool quantise_cache = true;         // FP8 KV rows, Hadamard and FP4 index queries and keys
   bool tiles = false;                 // weights may be packed in tiles
-  bool int8_experts = false;          // FP4 tiles take int8 activations
+  bool fast_experts = false;          // FP4 tiles take activations in what is fastest, mostly int8
 
   KvFormat kv_format() const { return quantise_cache ? KvFormat::kPacked : KvFormat::kF32; }
 };

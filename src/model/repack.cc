@@ -75,7 +75,7 @@ std::vector<TileMatrix> tile_matrices(Weights& weights) {
 
 bool takes_tiles(const Kernels* kernels, const Policy& policy, WeightFormat format) {
   if (kernels == nullptr || kernels->tiles == nullptr || !policy.tiles || format == WeightFormat::kF32) return false;
-  return format != WeightFormat::kFp4 || policy.int8_experts || kernels->tiles->wide_fp4;
+  return format != WeightFormat::kFp4 || policy.fast_experts || kernels->tiles->wide_fp4 != ActivationFormat::kF32;
 }
 
 void set_tiles(WeightView& view, const std::byte* tiles, const std::byte* const* by_node) {

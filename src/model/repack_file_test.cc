@@ -21,7 +21,8 @@ namespace {
 
 // Kernels that multiply everything in tiles, whatever this machine has. They are never called.
 const Kernels& tile_kernels(bool wide_fp4 = true) {
-  static const TileKernels wide{ActivationFormat::kBf16, true}, narrow{ActivationFormat::kBf16, false};
+  static const TileKernels wide{.wide = ActivationFormat::kBf16, .wide_fp4 = ActivationFormat::kBf16},
+      narrow{.wide = ActivationFormat::kBf16};
   static Kernels both[2];
   both[0].tiles = &narrow;
   both[1].tiles = &wide;

@@ -16,6 +16,7 @@
 
 #include "sys/clock.h"
 #include "sys/machine.h"
+#include "sys/matrix_unit.h"
 
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -143,6 +144,30 @@ __attribute__((target("avx512f,avx512vnni"))) double chain_int8(int64_t rounds, 
   *sink = static_cast<float>(out[0]) * 0;
   return static_cast<double>(rounds) * kChains * 64 * 2;
 }
+
+__attribute__((target("amx-tile,amx-bf16"))) double chain_unit(int64_t rounds, volatile float*) {
+  struct alignas(64) {
+    uint8_t palette = 1, start_row = 0, reserved[14] = {};
+    uint16_t row_bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};
+    uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
+  } configuration;
+  alignas(64) uint8_t zeros[16 * 64] = {};
+  asm volatile("" : : "r"(&configuration), "r"(zeros) : "memory");
+  _tile_loadconfig(&configuration);
+  _tile_loadd(4, zeros, 64);
+  _tile_loadd(5, zeros, 64);
+  _tile_loadd(6, zeros, 64);
+  _tile_loadd(7, zeros, 64);
+  rounds /= 16;
+  for (int64_t i = 0; i < rounds; ++i) {
+    _tile_dpbf16ps(0, 4, 6);
+    _tile_dpbf16ps(1, 4, 7);
+    _tile_dpbf16ps(2, 5, 6);
+    _tile_dpbf16ps(3, 5, 7);
+  }
+  _tile_release();
+  return static_cast<double>(rounds) * 4 * 16 * 16 * 32 * 2;
+}
 #endif
 
 double chain_plain(int64_t rounds, volatile float* sink) {
@@ -171,6 +196,7 @@ std::vector<Kind> kinds() {
   if (__builtin_cpu_supports("avx512f")) found.push_back({"fp32 FMA 512 bit", chain_fma512});
   if (__builtin_cpu_supports("avx512bf16")) found.push_back({"BF16 dot 512 bit", chain_bf16});
   if (__builtin_cpu_supports("avx512vnni")) found.push_back({"int8 dot 512 bit", chain_int8});
+  if (matrix_unit_usable()) found.push_back({kMatrixUnitPeak, chain_unit});
 #endif
   if (found.empty()) found.push_back({"fp32 multiply-add", chain_plain});
   return found;

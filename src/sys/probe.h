@@ -50,8 +50,9 @@ class ReadProbe {
 // One measurement.
 Result<BandwidthProbe> probe_read_bandwidth(ThreadPool& pool, size_t bytes, double seconds);
 
+inline constexpr const char* kMatrixUnitPeak = "BF16 matrix unit";
 struct PeakRow {
-  std::string name;   // "fp32 FMA 512 bit", "BF16 dot 512 bit", "int8 dot 512 bit"
+  std::string name;   // "fp32 FMA 512 bit", "BF16 dot 512 bit", "int8 dot 512 bit", kMatrixUnitPeak
   double tflops = 0;  // 1e12 operations a second, all threads, the best pass; a multiply-add counts 2
 };
 // Each kind of multiply-add that this CPU has, in registers alone, each for about `seconds`.

@@ -45,6 +45,7 @@ class KernelBench {
     NAUTILE_ASSIGN(const BandwidthProbe read, probe_read_bandwidth(pool_, size_t{1} << 30, 1.5));
     read_gbs_ = read.gbs;
     for (const PeakRow& row : probe_peak(pool_, 0.3)) {
+      if (row.name == kMatrixUnitPeak && kernels_.name != std::string_view("amx")) continue;
       if (!row.name.starts_with("int8")) float_ = std::max(float_, row.tflops);
       byte_ = std::max(byte_, row.tflops);
     }

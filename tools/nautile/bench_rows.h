@@ -16,8 +16,8 @@ namespace nautile {
 struct Ceilings {
   double read_gbs = 0;     // best of the run
   std::vector<NodeRate> nodes;  // of that best
-  double float_tflops = 0; // BF16 dot products, or float multiply-adds where there are none
-  double byte_tops = 0;    // int8 dot products, or as above
+  double float_tflops = 0; // BF16 or float multiply-adds, the fastest kind that the kernels may use
+  double byte_tops = 0;    // int8 dot products, or as above if that is more
 };
 
 // What one part of a step must move and compute. A multiply-add is 2 operations.
@@ -112,6 +112,7 @@ class Bench {
   Forward forward_;
   Ceilings ceilings_;
   ReadProbe reader_;
+  bool unit_;                        // the kernels multiply with the matrix unit
   bool byte_experts_;                // FP4 matrices take int8 activations
   std::vector<double> rates_, reads_;  // of the row at hand: its repeats, and the read rates before and after each
   uint64_t random_ = 1;

@@ -1,5 +1,5 @@
 // The matrix unit in plain code, after Intel's definition of its instructions (Software Developer's Manual, volume 2):
-// eight registers of rows and bytes a row, zero beyond them, TDPBF16PS and TDPBSSD. For tests.
+// eight registers of rows and bytes a row, zero beyond them, TDPBF16PS. For tests.
 #pragma once
 
 #include <stddef.h>
@@ -45,12 +45,12 @@ class ScalarUnit {
     }
   }
 
-  // sum += a * b, of signed bytes or of BF16
-  void dot(bool bytes, int sum_tile, int a_tile, int b_tile) {
+  // sum += a * b
+  void dot(int sum_tile, int a_tile, int b_tile) {
     demand(sum_tile != a_tile && sum_tile != b_tile && a_tile != b_tile);
     Tile &sum = configured(sum_tile), &a = configured(a_tile), &b = configured(b_tile);
     demand(sum.rows == a.rows && sum.row_bytes == b.row_bytes && a.row_bytes / 4 == b.rows);
-    bytes ? dot_bytes(sum, a, b) : dot_bf16(sum, a, b);
+    dot_bf16(sum, a, b);
   }
 
  private:
@@ -62,21 +62,6 @@ class ScalarUnit {
   Tile& configured(int i) {
     demand(tiles_[i].rows != 0);
     return tiles_[i];
-  }
-
-  static void dot_bytes(Tile& sum, const Tile& a, const Tile& b) {
-    for (size_t m = 0; m < sum.rows; ++m) {
-      for (size_t k = 0; k < a.row_bytes / 4; ++k) {
-        for (size_t n = 0; n < sum.row_bytes / 4; ++n) {
-          int32_t total;
-          memcpy(&total, sum.bytes[m] + 4 * n, 4);
-          for (size_t i = 0; i < 4; ++i) {
-            total += static_cast<signed char>(a.bytes[m][4 * k + i]) * static_cast<signed char>(b.bytes[k][4 * n + i]);
-          }
-          memcpy(sum.bytes[m] + 4 * n, &total, 4);
-        }
-      }
-    }
   }
 
   // Denormal inputs and results count as zero with their sign.

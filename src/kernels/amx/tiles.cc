@@ -1,5 +1,4 @@
-// Products of tiles by the matrix unit. No CPU of the machines this was written on has one: what is here beyond the loops
-// of products.h (which run in tests over twin.cc) has been compiled only.
+// Products of tiles by the matrix unit: its registers by intrinsics.
 #include <string.h>
 
 #include "kernels/amx/kernels.h"
@@ -28,13 +27,13 @@ static_assert(sizeof(Configuration) == 64);
 // The registers of this thread.
 class Unit {
  public:
-  // The first operand has `rows` rows of `row_bytes`, the second `second_rows` of 64 bytes, a sum `rows` of 64.
-  void configure(size_t rows, size_t row_bytes, size_t second_rows) {
+  // Tokens of the two blocks.
+  void configure(size_t first_rows, size_t second_rows) {
     Configuration c = {};
     c.palette = 1;
     for (int i = 0; i < 8; ++i) {
-      c.row_bytes[i] = i == 4 || i == 5 ? static_cast<uint16_t>(row_bytes) : 64;
-      c.rows[i] = static_cast<uint8_t>(i < 6 ? rows : second_rows);
+      c.row_bytes[i] = 64;
+      c.rows[i] = static_cast<uint8_t>(i < 2 || i == 4 ? first_rows : i < 6 ? second_rows : 16);
     }
     written(&c);
     _tile_loadconfig(&c);
@@ -60,14 +59,11 @@ class Unit {
   if constexpr (kTile == N) _tile_stored(N, to, stride);
     NAUTILE_EACH_TILE(NAUTILE_STORE)
   }
-  // kSum += kFirst * kSecond, of signed bytes or of BF16.
-  template <bool kInt8, int kSum, int kFirst, int kSecond>
+  // kSum += kFirst * kSecond
+  template <int kSum, int kFirst, int kSecond>
   void dot() {
-#define NAUTILE_DOT(S, F, W)                                        \
-  if constexpr (kSum == S && kFirst == F && kSecond == W) {         \
-    if constexpr (kInt8) _tile_dpbssd(S, F, W);                     \
-    if constexpr (!kInt8) _tile_dpbf16ps(S, F, W);                  \
-  }
+#define NAUTILE_DOT(S, F, W) \
+  if constexpr (kSum == S && kFirst == F && kSecond == W) _tile_dpbf16ps(S, F, W);
     NAUTILE_EACH_PRODUCT(NAUTILE_DOT)
   }
 
@@ -77,13 +73,15 @@ class Unit {
 };
 
 #include "kernels/amx/products.h"
+#include "kernels/amx/narrow.h"
 
 void matmul(const MatmulArgs& a) {
   a.weight.layout == WeightLayout::kTiles ? matmul_in_tiles<Unit>(a) : avx512::kernels(true).matmul(a);
 }
 
 Kernels make_kernels() {
-  static const TileKernels tiles = {ActivationFormat::kBf16, true, matmul_in_tiles<Unit>, avx512::tile_kernels().narrow};
+  static const TileKernels tiles = {ActivationFormat::kBf16, ActivationFormat::kInt8AndBf16, ActivationFormat::kBf16Eights,
+                                     matmul_in_tiles<Unit>, narrow};
   Kernels table = avx512::kernels(true);
   table.name = "amx";
   table.matmul = matmul;

@@ -15,10 +15,8 @@ constexpr size_t kAhead = 0;
 
 class Unit {
  public:
-  void configure(size_t rows, size_t row_bytes, size_t second_rows) {
-    for (int i = 0; i < 8; ++i) {
-      unit_.configure(i, i < 6 ? rows : second_rows, i == 4 || i == 5 ? row_bytes : 64);
-    }
+  void configure(size_t first_rows, size_t second_rows) {
+    for (int i = 0; i < 8; ++i) unit_.configure(i, i < 2 || i == 4 ? first_rows : i < 6 ? second_rows : 16, 64);
   }
   void release() { unit_.release(); }
   template <int kTile>
@@ -33,9 +31,9 @@ class Unit {
   void store(void* to, size_t stride) {
     unit_.store(kTile, to, stride);
   }
-  template <bool kInt8, int kSum, int kFirst, int kSecond>
+  template <int kSum, int kFirst, int kSecond>
   void dot() {
-    unit_.dot(kInt8, kSum, kFirst, kSecond);
+    unit_.dot(kSum, kFirst, kSecond);
   }
 
  private:
@@ -43,15 +41,13 @@ class Unit {
 };
 
 #include "kernels/amx/products.h"
+#include "kernels/amx/narrow.h"
 
 }  // namespace
 
-void products(const MatmulArgs& args) {
-  unit_products<Unit>(args);
-}
-
 const TileKernels& tile_kernels() {
-  static const TileKernels table = {ActivationFormat::kBf16, true, matmul_in_tiles<Unit>, avx512::tile_kernels().narrow};
+  static const TileKernels table = {ActivationFormat::kBf16, ActivationFormat::kInt8AndBf16, ActivationFormat::kBf16Eights,
+                                     matmul_in_tiles<Unit>, narrow};
   return table;
 }
 

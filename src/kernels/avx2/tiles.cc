@@ -278,7 +278,8 @@ void narrow(const NarrowArgs& a) {
 }  // namespace
 
 const TileKernels& tile_kernels() {
-  static const TileKernels table = {ActivationFormat::kF32, false, matmul_in_tiles, narrow};
+  static const TileKernels table = {ActivationFormat::kF32, ActivationFormat::kInt8, ActivationFormat::kF32, matmul_in_tiles,
+                                     narrow};
   return table;
 }
 

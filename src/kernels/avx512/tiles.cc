@@ -292,7 +292,8 @@ void narrow(const NarrowArgs& a) {
 }  // namespace
 
 const TileKernels& tile_kernels() {
-  static const TileKernels table = {ActivationFormat::kBf16, true, matmul_in_tiles, narrow};
+  static const TileKernels table = {ActivationFormat::kBf16, ActivationFormat::kInt8, ActivationFormat::kBf16,
+                                     matmul_in_tiles, narrow};
   return table;
 }
 

@@ -1,16 +1,19 @@
 // What the CPU says (CPUID), what the system saves (XCR0), and the request for the tile registers.
+#include "sys/matrix_unit.h"
+
+#if defined(__x86_64__)
 #include <cpuid.h>
 #include <sys/syscall.h>
 #include <unistd.h>
+#endif
 
 #include <cstdint>
 
-#include "kernels/amx/kernels.h"
-
-namespace nautile::amx {
+namespace nautile {
 namespace {
 
-constexpr uint32_t kBf16 = 1u << 22, kTile = 1u << 24, kInt8 = 1u << 25;  // CPUID 7.0, EDX
+#if defined(__x86_64__)
+constexpr uint32_t kBf16 = 1u << 22, kTile = 1u << 24;  // CPUID 7.0, EDX
 constexpr uint32_t kSavedBySystem = 1u << 27;                            // CPUID 1, ECX: OSXSAVE
 constexpr uint32_t kTileState = 3u << 17;                                // XCR0: configuration and data
 constexpr long kRequest = 0x1023, kTileData = 18;                        // ARCH_REQ_XCOMP_PERM, its feature number
@@ -25,16 +28,21 @@ bool ask() {
   uint32_t eax = 0, ebx = 0, ecx = 0, edx = 0;
   if (__get_cpuid(1, &eax, &ebx, &ecx, &edx) == 0 || (ecx & kSavedBySystem) == 0) return false;
   if (__get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx) == 0) return false;
-  constexpr uint32_t kAll = kBf16 | kTile | kInt8;
+  constexpr uint32_t kAll = kBf16 | kTile;
   if ((edx & kAll) != kAll || (extended_control() & kTileState) != kTileState) return false;
   return syscall(SYS_arch_prctl, kRequest, kTileData) == 0;
 }
+#else
+bool ask() {
+  return false;
+}
+#endif
 
 }  // namespace
 
-bool usable() {
+bool matrix_unit_usable() {
   static const bool answer = ask();
   return answer;
 }
 
-}  // namespace nautile::amx
+}  // namespace nautile
