@@ -156,3 +156,40 @@ TEST_CASE("the matrix unit's machine code, carried out instruction by instructio
   }
   if (!matrix_unit_usable()) CHECK(carried_out - before > 1000);
 }
+
+TEST_CASE("so does its attention") {
+  if (!runs_vector_part()) return;
+  std::mt19937 random(5);
+  const KvLayout kv{KvFormat::kPacked, 96, 32};
+  const size_t heads = 32, most = 130;
+  std::vector<std::byte> bytes(most * kv.row_bytes());
+  for (std::byte& b : bytes) b = static_cast<std::byte>(random());
+  std::vector<const std::byte*> rows;
+  for (size_t j = 0; j < most; ++j) {
+    std::byte* row = bytes.data() + j * kv.row_bytes();
+    for (size_t i = 0; i < kv.nope(); ++i) {
+      if ((row[i] & std::byte{0x7f}) == std::byte{0x7f}) row[i] = std::byte{1};  // no NaN
+    }
+    for (size_t i = kv.nope() + 1; i < kv.nope() + 2 * kv.rope_dim; i += 2) row[i] = (row[i] & std::byte{0x80}) | std::byte{0x3f};
+    for (size_t i = kv.nope() + 2 * kv.rope_dim; i < kv.row_bytes(); ++i) row[i] = std::byte{124};
+    rows.push_back(row);
+  }
+  std::vector<float> q(heads * kv.head_dim), sink(heads);
+  for (float& v : q) v = std::normal_distribution<float>()(random);
+  for (float& v : sink) v = std::normal_distribution<float>()(random);
+  const size_t before = carried_out;
+  for (const size_t count : {size_t{1}, size_t{31}, size_t{32}, size_t{128}, most}) {
+    std::vector<float> real(heads * kv.head_dim, -1), plain(heads * kv.head_dim, -2);
+    std::vector<float> scratch(attend_scratch_floats(heads, kv.head_dim));
+    auto run = [&](void (*attend)(const AttendArgs&), std::vector<float>& out) {
+      attend({kv, rows.data(), count, q.data(), sink.data(), heads, 0.1f, AttendPrecision::kFast, out.data(), scratch.data()});
+    };
+    {
+      const Emulation emulation;
+      run(amx::kernels().attend, real);
+    }
+    run(amx::twin::attend, plain);
+    REQUIRE(std::memcmp(real.data(), plain.data(), 4 * real.size()) == 0);
+  }
+  if (!matrix_unit_usable()) CHECK(carried_out - before > 1000);
+}

@@ -11,6 +11,7 @@
 #include <random>
 #include <vector>
 
+#include "kernels/amx/kernels.h"
 #include "kernels/registry.h"
 #include "tensor/formats.h"
 #include "tensor/quantise.h"
@@ -30,9 +31,20 @@ struct Random {
   }
 };
 
+// Those that run here, and the matrix unit's attention over its scalar twin.
 std::vector<const Kernels*> versions() {
   std::vector<const Kernels*> all;
-  for (const std::string& isa : available_isas()) all.push_back(find_kernels(isa).value());
+  for (const std::string& isa : available_isas()) {
+    all.push_back(find_kernels(isa).value());
+    if (isa != "avx512" || all.back()->tiles == nullptr) continue;
+    static const Kernels twin = [&] {
+      Kernels table = *all.back();
+      table.name = "amx twin";
+      table.attend = amx::twin::attend;
+      return table;
+    }();
+    all.push_back(&twin);
+  }
   return all;
 }
 
@@ -136,7 +148,7 @@ std::vector<float> index_scores(const Kernels& kernels, const Keys& keys, const 
 
 TEST_CASE("attend equals a float64 softmax with the sink, for every row format, precision and number of rows") {
   Random random;
-  for (auto [dim, rope, heads] : {std::tuple{128u, 64u, 3u}, {96u, 32u, 17u}, {512u, 64u, 64u}, {72u, 8u, 5u}}) {
+  for (auto [dim, rope, heads] : {std::tuple{128u, 64u, 3u}, {96u, 32u, 17u}, {512u, 64u, 64u}, {72u, 8u, 5u}, {96u, 32u, 32u}}) {
     for (KvFormat format : {KvFormat::kF32, KvFormat::kPacked}) {
       const Rows rows({format, dim, rope}, 300, random);
       std::vector<float> q = random.floats(heads * dim), sink = random.floats(heads);

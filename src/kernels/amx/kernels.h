@@ -12,6 +12,7 @@ const Kernels& kernels();
 // that runs all of avx512 runs it.
 namespace twin {
 const TileKernels& tile_kernels();
+void attend(const AttendArgs& args);
 }  // namespace twin
 
 }  // namespace nautile::amx

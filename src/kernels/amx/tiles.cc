@@ -2,6 +2,7 @@
 #include <string.h>
 
 #include "kernels/amx/kernels.h"
+#include "kernels/avx512/attention.h"
 #include "kernels/avx512/kernels.h"
 #include "kernels/avx512/quads.h"
 
@@ -74,6 +75,7 @@ class Unit {
 
 #include "kernels/amx/products.h"
 #include "kernels/amx/narrow.h"
+#include "kernels/amx/attend.inc"
 
 void matmul(const MatmulArgs& a) {
   a.weight.layout == WeightLayout::kTiles ? matmul_in_tiles<Unit>(a) : avx512::kernels(true).matmul(a);
@@ -86,6 +88,7 @@ Kernels make_kernels() {
   table.name = "amx";
   table.matmul = matmul;
   table.tiles = &tiles;
+  table.attend = attend_in_tiles<Unit>;
   return table;
 }
 

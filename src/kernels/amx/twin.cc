@@ -3,6 +3,7 @@
 
 #include "kernels/amx/kernels.h"
 #include "kernels/amx/scalar_unit.h"
+#include "kernels/avx512/attention.h"
 #include "kernels/avx512/kernels.h"
 #include "kernels/avx512/quads.h"
 
@@ -42,8 +43,13 @@ class Unit {
 
 #include "kernels/amx/products.h"
 #include "kernels/amx/narrow.h"
+#include "kernels/amx/attend.inc"
 
 }  // namespace
+
+void attend(const AttendArgs& args) {
+  attend_in_tiles<Unit>(args);
+}
 
 const TileKernels& tile_kernels() {
   static const TileKernels table = {ActivationFormat::kBf16, ActivationFormat::kInt8AndBf16, ActivationFormat::kBf16Eights,
