@@ -12,7 +12,7 @@ import re
 import subprocess
 import sys
 
-OWN = re.compile(r"7nautile(?:4avx2|6avx512|3amx)|7nautile12_GLOBAL__N_1\d+(?:chain_(?:int8|bf16|fma)|sum_avx)")
+OWN = re.compile(r"7nautile(?:4avx2|6avx512|3amx)|7nautile12_GLOBAL__N_1\d+(?:chain_(?:int8|bf16|fma|unit)|sum_avx)")
 FUNCTION = re.compile(r"^[0-9a-f]+ <(.*)>:")
 NEW = re.compile(r"%[yzt]mm\d|%k[0-7]\b|\tv[a-z0-9]+\s")
 
