@@ -112,6 +112,9 @@ struct TileKernels {
   ActivationFormat fp4 = ActivationFormat::kInt8, wide_fp4 = ActivationFormat::kF32;
   void (*matmul)(const MatmulArgs&) = nullptr;
   void (*narrow)(const NarrowArgs&) = nullptr;
+  // Up to so many tokens it does not matter to matmul() how activations lie; more should lie evenly apart, from the start of a
+  // line on.
+  size_t scattered_tokens = SIZE_MAX;
 };
 
 }  // namespace nautile

@@ -23,6 +23,7 @@ class Activations {
   void write(const Step& step, size_t t, const float* x, bool official) { write(step, t, x, 0, cols_, official); }
 
   ActivationFormat format() const { return format_; }
+  size_t row_bytes() const { return row_bytes_; }  // from a row to the next, whole lines
   const std::byte* row(size_t t) const { return first_ + t * row_bytes_; }
 
  private:

@@ -43,6 +43,10 @@ class MoeLayer {
     RowRange shared, routed;
     size_t shared_items, routed_items;
   };
+  // Rows that an item takes of the shared expert, and of a routed one, which has fewer tokens.
+  struct Blocks {
+    size_t shared = 0, routed = 0;
+  };
   // A node's columns of y in the part at hand, and where they lie in the rows of slots_ and shared_.
   struct Columns {
     RowRange range;
@@ -52,7 +56,9 @@ class MoeLayer {
 
   void route(Step& step, const Moe& moe, const float* x);
   void group(Step& step, const Moe& moe);
-  void gate_up(Step& step, const Group& group, Activations& out, size_t row, size_t node, RowRange rows, int worker);
+  void gate_up(Step& step, const Group& group, bool shared, Activations& out, size_t row, size_t node, RowRange rows, int worker);
+  // The group's inputs: where they are, or copied to lie evenly.
+  const std::byte* const* inputs_of(const Step& step, const Group& group, bool shared, int worker);
   // Row r of w2 goes to element r - first of the output rows.
   void down(Step& step, const Group& group, size_t first, size_t node, RowRange rows);
   void sum(Step& step, size_t d, float* y);
@@ -71,13 +77,15 @@ class MoeLayer {
   std::vector<size_t> counts_;                     // [nodes]: items of the phase
   std::vector<Columns> columns_;                   // [nodes]
   size_t parts_ = 1, width_ = 0;                   // of the columns; columns of a part at most
-  size_t inner_block_ = 0, outer_block_ = 0;       // rows an item of phases 3 and 4 takes of an expert
+  Blocks inner_, outer_;                           // of phases 3 and 4
   std::vector<const std::byte*> x_;                // input rows
   std::vector<const std::byte*> act_;              // rows of acts_
   std::vector<float*> y_;                          // output rows
   std::vector<float> row_weights_;                 // router weights; 1 for the shared expert
   std::vector<std::vector<float>> gate_up_;        // by worker: [2, tokens of a group, rows of a block]
   std::vector<std::vector<float*>> gate_up_rows_;  // by worker: their rows, gate then up
+  std::vector<std::vector<std::byte>> together_;   // by worker: rows of x_ side by side
+  std::vector<std::vector<const std::byte*>> together_at_;
   Buffer scores_;
   Buffer slots_, shared_;  // [tokens, K, width], [tokens, width]
 };

@@ -4,7 +4,7 @@
 // What a dot instruction takes for 16 rows is what a row of the matrix unit's second operand is: pairs of BF16 of 16 rows
 // of weights. Their scales are powers of two, so they go into the BF16 values, exactly: sums then need no scaling, and may
 // stay in the unit over a whole row. A scale outside 2^-64 .. 2^63 would not fit; no checkpoint has one. Its weights
-// count as zero here, and add_rest() brings them in by plain code.
+// count as zero here; add_rest() brings them in by plain code, or bytes take the tile (products.h).
 
 constexpr size_t kStepCols = 32;  // of a product of the unit
 
@@ -35,8 +35,7 @@ inline float e8m0_value(uint8_t code) {
 }
 
 // Each format: decode<kPart>() writes a quarter of a step of columns from k on, 0 to 3 in turn, and returns whether its scales
-// fold; scale_code() and
-// value() are those of row r, column c of a tile; x_place() is where the activation of a column stands.
+// fold; scale_code() and value() are those of row r, column c of a tile; x_place() is where a column's activation stands.
 
 struct Fp8Lines {
   static constexpr WeightFormat kFormat = WeightFormat::kFp8;

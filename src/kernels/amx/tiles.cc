@@ -83,7 +83,7 @@ void matmul(const MatmulArgs& a) {
 
 Kernels make_kernels() {
   static const TileKernels tiles = {ActivationFormat::kBf16, ActivationFormat::kInt8AndBf16, ActivationFormat::kBf16Eights,
-                                     matmul_in_tiles<Unit>, narrow};
+                                     matmul_in_tiles<Unit>, narrow, kFewTokens};
   Kernels table = avx512::kernels(true);
   table.name = "amx";
   table.matmul = matmul;

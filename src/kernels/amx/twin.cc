@@ -53,7 +53,7 @@ void attend(const AttendArgs& args) {
 
 const TileKernels& tile_kernels() {
   static const TileKernels table = {ActivationFormat::kBf16, ActivationFormat::kInt8AndBf16, ActivationFormat::kBf16Eights,
-                                     matmul_in_tiles<Unit>, narrow};
+                                     matmul_in_tiles<Unit>, narrow, kFewTokens};
   return table;
 }
 
