@@ -141,7 +141,7 @@ void MoeLayer::group(Step& step, const Moe& moe) {
   for (size_t worker = 0; worker < threads; ++worker) {
     std::vector<float>& floats = gate_up_[worker];
     std::vector<float*>& rows = gate_up_rows_[worker];
-    floats.resize(std::max({floats.size(), 2 * tokens * inner_.shared, 2 * most * inner_.routed}));
+    floats.resize(std::max({floats.size(), 2 * tokens * kLeastBlock, kItemFloats}));
     rows.resize(std::max(rows.size(), 2 * tokens));
   }
   if (step.kernels.tiles == nullptr || most <= step.kernels.tiles->scattered_tokens) return;
@@ -151,10 +151,11 @@ void MoeLayer::group(Step& step, const Moe& moe) {
   for (std::vector<const std::byte*>& at : together_at_) at.resize(std::max(at.size(), most));
 }
 
-const std::byte* const* MoeLayer::inputs_of(const Step& step, const Group& group, bool shared, int worker) {
+const std::byte* const* MoeLayer::inputs_of(const Step& step, const Group& group, int worker) {
   const std::byte* const* x = x_.data() + group.first;
   const size_t bytes = inputs_.row_bytes();
-  if (shared || group.expert->w1.layout != WeightLayout::kTiles || group.count * bytes > kMostTogether ||
+  const bool even = group.first == 0;  // the shared expert's: all tokens in turn
+  if (even || group.expert->w1.layout != WeightLayout::kTiles || group.count * bytes > kMostTogether ||
       group.count <= step.kernels.tiles->scattered_tokens) {
     return x;
   }
@@ -169,15 +170,15 @@ const std::byte* const* MoeLayer::inputs_of(const Step& step, const Group& group
 }
 
 // Columns of the inner width, the node's, for all tokens of the group.
-void MoeLayer::gate_up(Step& step, const Group& group, bool shared, Activations& out, size_t row, size_t node,
-                       RowRange rows, int worker) {
+void MoeLayer::gate_up(Step& step, const Group& group, Activations& out, size_t row, size_t node, RowRange rows,
+                       int worker) {
   const auto [begin, end] = rows;
   const Expert& expert = *group.expert;
   const ActivationFormat format = activation_format(step, expert.w1);
   float** gate = gate_up_rows_[static_cast<size_t>(worker)].data();
   float** up = gate + group.count;
   for (size_t t = 0; t < 2 * group.count; ++t) gate[t] = gate_up_[static_cast<size_t>(worker)].data() + t * (end - begin);
-  const std::byte* const* x = inputs_of(step, group, shared, worker);
+  const std::byte* const* x = inputs_of(step, group, worker);
   const Elements& elements = step.kernels.elements;
   const float limit = static_cast<float>(step.config.swiglu_limit);
   const bool round = step.policy.round_bf16;
@@ -250,7 +251,7 @@ void MoeLayer::operator()(Step& step, const Moe& moe, const float* x, float* y) 
   for_blocks([&](size_t node) { return node_rows(step.pool, moe.shared.w1.rows, node); },
              [&](size_t node) { return node_rows(step.pool, moe.experts[0].w1.rows, node); }, inner_,
              [&](const Group& group, bool shared, size_t node, RowRange rows, int worker) {
-               gate_up(step, group, shared, shared ? shared_acts_ : acts_, shared ? 0 : group.first - tokens, node, rows,
+               gate_up(step, group, shared ? shared_acts_ : acts_, shared ? 0 : group.first - tokens, node, rows,
                        worker);
              });
   // A part takes columns of every node, so that all nodes have work in it.

@@ -56,9 +56,9 @@ class MoeLayer {
 
   void route(Step& step, const Moe& moe, const float* x);
   void group(Step& step, const Moe& moe);
-  void gate_up(Step& step, const Group& group, bool shared, Activations& out, size_t row, size_t node, RowRange rows, int worker);
+  void gate_up(Step& step, const Group& group, Activations& out, size_t row, size_t node, RowRange rows, int worker);
   // The group's inputs: where they are, or copied to lie evenly.
-  const std::byte* const* inputs_of(const Step& step, const Group& group, bool shared, int worker);
+  const std::byte* const* inputs_of(const Step& step, const Group& group, int worker);
   // Row r of w2 goes to element r - first of the output rows.
   void down(Step& step, const Group& group, size_t first, size_t node, RowRange rows);
   void sum(Step& step, size_t d, float* y);

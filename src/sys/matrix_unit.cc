@@ -14,9 +14,9 @@ namespace {
 
 #if defined(__x86_64__)
 constexpr uint32_t kBf16 = 1u << 22, kTile = 1u << 24;  // CPUID 7.0, EDX
-constexpr uint32_t kSavedBySystem = 1u << 27;                            // CPUID 1, ECX: OSXSAVE
-constexpr uint32_t kTileState = 3u << 17;                                // XCR0: configuration and data
-constexpr long kRequest = 0x1023, kTileData = 18;                        // ARCH_REQ_XCOMP_PERM, its feature number
+constexpr uint32_t kSavedBySystem = 1u << 27;           // CPUID 1, ECX: OSXSAVE
+constexpr uint32_t kTileState = 3u << 17;               // XCR0: configuration and data
+constexpr long kRequest = 0x1023, kTileData = 18;       // ARCH_REQ_XCOMP_PERM, its feature number
 
 uint32_t extended_control() {
   uint32_t low = 0, high = 0;
