@@ -41,13 +41,6 @@ struct Case {
   ActivationFormat input;
 };
 
-double peak_of(const std::vector<PeakRow>& rows, std::string_view start) {
-  for (const PeakRow& row : rows) {
-    if (row.name.starts_with(start)) return row.tflops;
-  }
-  return 0;
-}
-
 // Matrices of one format, as many as fit.
 struct Matrices {
   WeightFormat format;
@@ -113,7 +106,7 @@ void measure(const Case& c, const Kernels& kernels, ThreadPool& pool, const std:
     const Tokens input(c, kernels, tokens);
     const size_t matrices = std::max<size_t>(8, std::min(all.count, 4000 / tokens));
     const double read_before = probe_read_bandwidth(pool, size_t{1} << 30, 0.3).value().gbs;
-    const std::vector<PeakRow> peaks = probe_peak(pool, 0.05);
+    const Peaks peaks = peaks_of(probe_peak(pool, 0.05), kernels.name);
     std::vector<double> seconds;
     for (int repeat = 0; repeat < kRepeats; ++repeat) {
       const double begin = seconds_now();
@@ -126,9 +119,8 @@ void measure(const Case& c, const Kernels& kernels, ThreadPool& pool, const std:
     const double read = (read_before + probe_read_bandwidth(pool, size_t{1} << 30, 0.3).value().gbs) / 2;
     const double middle = median(seconds), gbs = static_cast<double>(all.bytes) / middle / 1e9;
     const double tflops = 2e-12 * static_cast<double>(tokens * kRows * kCols) / middle;
-    const double bf16 = peak_of(peaks, "BF16"), int8 = peak_of(peaks, "int8");
-    fmt::print("{:16} {:>6} {:>9.1f} {:>6.0f}% {:>9.3f} {:>6.0f}% {:>6.0f}%   read {:.1f} GB/s, BF16 {:.2f}, int8 {:.2f}\n",
-               c.name, tokens, gbs, 100 * gbs / read, tflops, 100 * tflops / bf16, 100 * tflops / int8, read, bf16, int8);
+    fmt::print("{:16} {:>6} {:>9.1f} {:>6.0f}% {:>9.3f} {:>6.0f}% {:>6.0f}%   read {:.1f} GB/s, float {:.2f}, int8 {:.2f}\n",
+               c.name, tokens, gbs, 100 * gbs / read, tflops, 100 * tflops / peaks.float_tflops, 100 * tflops / peaks.byte_tops, read, peaks.float_tflops, peaks.byte_tops);
   }
 }
 
@@ -200,7 +192,7 @@ int main(int argc, char** argv) {
   for (int i = 4; i < argc; ++i) tokens.push_back(static_cast<size_t>(std::max(1, std::atoi(argv[i]))));
   fmt::print("{} threads, {} kernels, matrices of {} x {}\n", pool.threads(), kernels.value()->name, kRows, kCols);
   if (!scattered) {
-    fmt::print("{:16} {:>6} {:>9} {:>7} {:>9} {:>7} {:>7}\n", "", "tokens", "GB/s", "% read", "TFLOP/s", "% BF16",
+    fmt::print("{:16} {:>6} {:>9} {:>7} {:>9} {:>7} {:>7}\n", "", "tokens", "GB/s", "% read", "TFLOP/s", "% float",
                "% int8");
   }
   const TileKernels& tiles = *kernels.value()->tiles;

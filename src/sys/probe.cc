@@ -103,6 +103,27 @@ __attribute__((target("avx2,fma"))) double chain_fma256(int64_t rounds, volatile
   return static_cast<double>(rounds) * 12 * 8 * 2;
 }
 
+// Bytes in pairs to 16 bits, and their sum: what does for a dot instruction without VNNI. The instruction itself, since g++
+// would make the product of two constants once.
+__attribute__((target("avx2"))) double chain_int8_pairs(int64_t rounds, volatile float* sink) {
+  __m256i sum[8];
+  for (int j = 0; j < 8; ++j) sum[j] = _mm256_set1_epi16(static_cast<short>(j));
+  const __m256i a = _mm256_set1_epi8(static_cast<char>(1 + static_cast<int>(*sink)));
+  for (int64_t i = 0; i < rounds; ++i) {
+#pragma GCC unroll 8
+    for (int j = 0; j < 8; ++j) {
+      __m256i pairs;
+      asm volatile("vpmaddubsw %1, %1, %0" : "=x"(pairs) : "x"(a));
+      sum[j] = _mm256_add_epi16(sum[j], pairs);
+    }
+  }
+  for (int j = 1; j < 8; ++j) sum[0] = _mm256_add_epi16(sum[0], sum[j]);
+  alignas(32) int16_t out[16];
+  _mm256_store_si256(reinterpret_cast<__m256i*>(out), sum[0]);
+  *sink = static_cast<float>(out[0]) * 0;
+  return static_cast<double>(rounds) * 8 * 32 * 2;
+}
+
 __attribute__((target("avx512f"))) double chain_fma512(int64_t rounds, volatile float* sink) {
   __m512 sum[kChains];
   for (int j = 0; j < kChains; ++j) sum[j] = _mm512_set1_ps(static_cast<float>(j));
@@ -184,6 +205,7 @@ double chain_plain(int64_t rounds, volatile float* sink) {
 
 struct Kind {
   const char* name;
+  const char* isa;
   Chain chain;
 };
 
@@ -192,13 +214,14 @@ std::vector<Kind> kinds() {
 #if defined(__x86_64__)
   __builtin_cpu_init();
   if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
-    found.push_back({"fp32 FMA 256 bit", chain_fma256});
-  if (__builtin_cpu_supports("avx512f")) found.push_back({"fp32 FMA 512 bit", chain_fma512});
-  if (__builtin_cpu_supports("avx512bf16")) found.push_back({"BF16 dot 512 bit", chain_bf16});
-  if (__builtin_cpu_supports("avx512vnni")) found.push_back({"int8 dot 512 bit", chain_int8});
-  if (matrix_unit_usable()) found.push_back({kMatrixUnitPeak, chain_unit});
+    found.push_back({"fp32 FMA 256 bit", "avx2", chain_fma256});
+  if (__builtin_cpu_supports("avx2")) found.push_back({"int8 pairs 256 bit", "avx2", chain_int8_pairs});
+  if (__builtin_cpu_supports("avx512f")) found.push_back({"fp32 FMA 512 bit", "avx512", chain_fma512});
+  if (__builtin_cpu_supports("avx512bf16")) found.push_back({"BF16 dot 512 bit", "avx512", chain_bf16});
+  if (__builtin_cpu_supports("avx512vnni")) found.push_back({"int8 dot 512 bit", "avx512", chain_int8});
+  if (matrix_unit_usable()) found.push_back({"BF16 matrix unit", "amx", chain_unit});
 #endif
-  if (found.empty()) found.push_back({"fp32 multiply-add", chain_plain});
+  if (found.empty()) found.push_back({"fp32 multiply-add", "ref", chain_plain});
   return found;
 }
 
@@ -304,9 +327,23 @@ std::vector<PeakRow> probe_peak(ThreadPool& pool, double seconds) {
       for (double part : done) all += part;
       best = std::max(best, all / (seconds_now() - begin) / 1e12);
     } while (seconds_now() < until);
-    rows.push_back({kind.name, best});
+    rows.push_back({kind.name, kind.isa, best});
   }
   return rows;
+}
+
+Peaks peaks_of(const std::vector<PeakRow>& rows, std::string_view isa) {
+  // "ref" is plain code, which the compiler may turn into the narrowest of these instructions.
+  constexpr std::string_view kLevels[] = {"ref", "avx2", "avx512", "amx"};
+  const auto level = [&](std::string_view name) { return std::find(std::begin(kLevels), std::end(kLevels), name); };
+  const auto highest = std::max(level(isa), kLevels + 1);
+  Peaks peaks;
+  for (const PeakRow& row : rows) {
+    if (level(row.isa) > highest) continue;
+    if (!row.name.starts_with("int8")) peaks.float_tflops = std::max(peaks.float_tflops, row.tflops);
+    peaks.byte_tops = std::max(peaks.byte_tops, row.tflops);
+  }
+  return peaks;
 }
 
 Result<DiskProbe> probe_disk(const std::string& path, double seconds) {

@@ -50,13 +50,19 @@ class ReadProbe {
 // One measurement.
 Result<BandwidthProbe> probe_read_bandwidth(ThreadPool& pool, size_t bytes, double seconds);
 
-inline constexpr const char* kMatrixUnitPeak = "BF16 matrix unit";
 struct PeakRow {
-  std::string name;   // "fp32 FMA 512 bit", "BF16 dot 512 bit", "int8 dot 512 bit", kMatrixUnitPeak
-  double tflops = 0;  // 1e12 operations a second, all threads, the best pass; a multiply-add counts 2
+  std::string name;      // "fp32 FMA 256 bit", "BF16 dot 512 bit", "int8 dot 512 bit", "BF16 matrix unit", ...
+  const char* isa = "";  // the lowest level of kernels (kernels/registry.h) that has it: "avx2", "avx512", "amx"; "ref"
+  double tflops = 0;     // 1e12 operations a second, all threads, the best pass; a multiply-add counts 2
 };
 // Each kind of multiply-add that this CPU has, in registers alone, each for about `seconds`.
 std::vector<PeakRow> probe_peak(ThreadPool& pool, double seconds);
+
+// The most that kernels of a level can reach: by products of floats or BF16, and by those of bytes or these.
+struct Peaks {
+  double float_tflops = 0, byte_tops = 0;
+};
+Peaks peaks_of(const std::vector<PeakRow>& rows, std::string_view isa);
 
 struct DiskProbe {
   double gbs = 0;

@@ -26,6 +26,20 @@ TEST_CASE("bandwidth and peak are positive, ordered and named") {
   }
 }
 
+TEST_CASE("a level of kernels is held against the units that it has") {
+  const std::vector<PeakRow> rows = {{"fp32 FMA 256 bit", "avx2", 1}, {"int8 pairs 256 bit", "avx2", 3},
+                                     {"BF16 dot 512 bit", "avx512", 4}, {"int8 dot 512 bit", "avx512", 8},
+                                     {"BF16 matrix unit", "amx", 20}};
+  CHECK(peaks_of(rows, "ref").float_tflops == 1);
+  CHECK(peaks_of(rows, "avx2").float_tflops == 1);
+  CHECK(peaks_of(rows, "avx2").byte_tops == 3);
+  CHECK(peaks_of(rows, "avx512").float_tflops == 4);
+  CHECK(peaks_of(rows, "avx512").byte_tops == 8);
+  CHECK(peaks_of(rows, "amx").float_tflops == 20);
+  CHECK(peaks_of(rows, "amx").byte_tops == 20);
+  CHECK(peaks_of({{"fp32 multiply-add", "ref", 1}}, "ref").byte_tops == 1);
+}
+
 TEST_CASE("each node's rate is that of its own workers") {
   const int cpu = allowed_cpus().front();
   ThreadPool pool(2, std::vector<Core>{{cpu, 0}, {cpu, 1}, {cpu, 4}, {cpu, 4}}, false);

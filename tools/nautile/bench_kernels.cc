@@ -44,11 +44,9 @@ class KernelBench {
   Result<std::string> operator()() {
     NAUTILE_ASSIGN(const BandwidthProbe read, probe_read_bandwidth(pool_, size_t{1} << 30, 1.5));
     read_gbs_ = read.gbs;
-    for (const PeakRow& row : probe_peak(pool_, 0.3)) {
-      if (row.name == kMatrixUnitPeak && kernels_.name != std::string_view("amx")) continue;
-      if (!row.name.starts_with("int8")) float_ = std::max(float_, row.tflops);
-      byte_ = std::max(byte_, row.tflops);
-    }
+    const Peaks peaks = peaks_of(probe_peak(pool_, 0.3), kernels_.name);
+    float_ = peaks.float_tflops;
+    byte_ = peaks.byte_tops;
     std::vector<std::string> others = built_isas();
     for (const std::string& isa : available_isas()) std::erase(others, isa);
     out_ = fmt::format("built in and able to run here: {}; not here: {}; chosen: {}\n", fmt::join(available_isas(), ", "),

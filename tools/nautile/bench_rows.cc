@@ -25,7 +25,7 @@ Bench::Bench(const Weights& weights, const Kernels& kernels, Numerics numerics, 
       pool_(pool),
       repeats_(repeats),
       forward_(weights, numerics, kernels, pool),
-      unit_(kernels.name == std::string_view("amx")),
+      isa_(kernels.name),
       byte_experts_(policy_of(numerics).fast_experts &&
                     weights.layers[0].moe.experts[0].w1.layout == WeightLayout::kTiles) {
   read_peak(0.3);
@@ -33,11 +33,9 @@ Bench::Bench(const Weights& weights, const Kernels& kernels, Numerics numerics, 
 
 // A virtual machine may be given half of its processors for a while: the peak is the highest that any reading found.
 void Bench::read_peak(double seconds) {
-  for (const PeakRow& row : probe_peak(pool_, seconds)) {
-    if (row.name == kMatrixUnitPeak && !unit_) continue;
-    if (!row.name.starts_with("int8")) ceilings_.float_tflops = std::max(ceilings_.float_tflops, row.tflops);
-    ceilings_.byte_tops = std::max(ceilings_.byte_tops, row.tflops);
-  }
+  const Peaks now = peaks_of(probe_peak(pool_, seconds), isa_);
+  ceilings_.float_tflops = std::max(ceilings_.float_tflops, now.float_tflops);
+  ceilings_.byte_tops = std::max(ceilings_.byte_tops, now.byte_tops);
 }
 
 // The read rate now.

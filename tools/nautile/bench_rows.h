@@ -112,7 +112,7 @@ class Bench {
   Forward forward_;
   Ceilings ceilings_;
   ReadProbe reader_;
-  bool unit_;                        // the kernels multiply with the matrix unit
+  std::string_view isa_;
   bool byte_experts_;                // FP4 matrices take int8 activations
   std::vector<double> rates_, reads_;  // of the row at hand: its repeats, and the read rates before and after each
   uint64_t random_ = 1;

@@ -106,11 +106,10 @@ int probe(const ProbeFlags& flags) {
   found.read_low_gbs = bandwidth.value().low_gbs;
   found.read_high_gbs = bandwidth.value().high_gbs;
   found.streams = bandwidth.value().streams;
-  for (const PeakRow& row : probe_peak(pool, 0.5)) {
-    found.units.emplace_back(row.name, row.tflops);
-    if (row.name == kMatrixUnitPeak) continue;  // of which the engine reaches a smaller share than of the others
-    if (!row.name.starts_with("int8")) found.bf16_tflops = std::max(found.bf16_tflops, row.tflops);
-  }
+  const std::vector<PeakRow> peaks = probe_peak(pool, 0.5);
+  for (const PeakRow& row : peaks) found.units.emplace_back(row.name, row.tflops);
+  // Without the matrix unit, of which the engine reaches a smaller share than of the others.
+  found.bf16_tflops = peaks_of(peaks, "avx512").float_tflops;
   if (!flags.disk.empty()) {
     const auto disk = probe_disk(flags.disk, 5);
     if (!disk.ok()) return fail_plan(disk.status());
