@@ -65,9 +65,11 @@ struct WeightView {
 // weight (kernels/tiles.h).
 enum class ActivationFormat {
   kF32,
+  kF32Raised,  // times 2^60, for E4M3 codes placed in floats, which are their values times 2^-120; from 2^68 on: infinity
   kBf16,  // nearest even; below 2^-126: zero
   kBf16Eights,  // the same, each eight columns in the order 0 2 4 6 1 3 5 7
   kInt8,  // codes, then for each 32 columns a float scale and an int32 -12 * (sum of the codes)
+  kInt8AndRaised,  // kInt8; then, from raised_place() on, its codes with 128 added
   kInt8AndBf16,  // kInt8 with scales that are powers of two; then, from bf16_place() on, the same values as kBf16Eights
 };
 

@@ -47,21 +47,27 @@ constexpr size_t tile_count(size_t rows) {
   return (rows + kTileRows - 1) / kTileRows;
 }
 
-// Where the second half of kInt8AndBf16 starts.
+// Where the second parts of kInt8AndBf16 and kInt8AndRaised start.
 constexpr size_t bf16_place(size_t padded) {
   return (padded + padded / 32 * 8 + 63) / 64 * 64;
+}
+constexpr size_t raised_place(size_t padded) {
+  return padded + padded / 32 * 8;
 }
 
 // Bytes of a row of activations of `padded` columns.
 constexpr size_t activation_bytes(ActivationFormat format, size_t padded) {
   switch (format) {
     case ActivationFormat::kF32:
+    case ActivationFormat::kF32Raised:
       return 4 * padded;
     case ActivationFormat::kBf16:
     case ActivationFormat::kBf16Eights:
       return 2 * padded;
     case ActivationFormat::kInt8:
       return padded + padded / 32 * 8;
+    case ActivationFormat::kInt8AndRaised:
+      return raised_place(padded) + padded;
     case ActivationFormat::kInt8AndBf16:
       return bf16_place(padded) + 2 * padded;
   }

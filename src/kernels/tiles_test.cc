@@ -118,6 +118,7 @@ Inputs make_inputs(const TileKernels& kernels, ActivationFormat format, const We
       switch (format) {
         case ActivationFormat::kInt8:
         case ActivationFormat::kInt8AndBf16:
+        case ActivationFormat::kInt8AndRaised:
           std::memcpy(&scale, row + in.padded + c / 32 * 4, 4);
           in.values.push_back(2.0 * static_cast<double>(scale) * static_cast<int8_t>(row[c]));
           break;
@@ -132,6 +133,10 @@ Inputs make_inputs(const TileKernels& kernels, ActivationFormat format, const We
         case ActivationFormat::kF32:
           std::memcpy(&value, row + 4 * c, 4);
           in.values.push_back(value);
+          break;
+        case ActivationFormat::kF32Raised:
+          std::memcpy(&value, row + 4 * c, 4);
+          in.values.push_back(static_cast<double>(value) * 0x1p-60);
           break;
       }
     }
@@ -244,7 +249,7 @@ TEST_CASE("every FP8 and FP4 code is right in tiles, at every size of scale, sub
           for (size_t r = 0; r < codes; ++r) {
             const double exact = m.values[r * cols + 9] * in.values[9];
             // AVX2 tiles know no NaN code of E4M3: pack_tiles() finds those. NaN scales count everywhere.
-            if (scale != 255 && std::isnan(exact) && input == ActivationFormat::kF32) continue;
+            if (scale != 255 && std::isnan(exact) && input == ActivationFormat::kF32Raised) continue;
             if (std::isnan(exact)) {
               CHECK(std::isnan(y[r]));
             } else {
@@ -262,13 +267,13 @@ TEST_CASE("every FP8 and FP4 code is right in tiles, at every size of scale, sub
 TEST_CASE("int8 activations: extremes keep their scale, zeros stay zero, NaN and infinity are not hidden") {
   for (const Kernels* kernels : tile_versions()) {
     const TileKernels& tiles = *kernels->tiles;
-    if (tiles.fp4 != ActivationFormat::kInt8) continue;
+    if (tiles.fp4 != ActivationFormat::kInt8 && tiles.fp4 != ActivationFormat::kInt8AndRaised) continue;
     const WeightView shape{WeightFormat::kFp4, 32, 64, nullptr, nullptr, WeightLayout::kTiles};
     std::vector<float> x(64, 0.f);
     x[3] = 3e38f;
     x[40] = 1e-30f;
     x[41] = -0.5e-30f;
-    const Inputs in = make_inputs(tiles, ActivationFormat::kInt8, shape, 1, x);
+    const Inputs in = make_inputs(tiles, tiles.fp4, shape, 1, x);
     CHECK(in.values[3] == doctest::Approx(3e38).epsilon(1e-6));
     CHECK(in.values[4] == 0);
     CHECK(in.values[40] == doctest::Approx(1e-30).epsilon(1e-6));
@@ -279,7 +284,7 @@ TEST_CASE("int8 activations: extremes keep their scale, zeros stay zero, NaN and
     for (const float bad : {std::nanf(""), HUGE_VALF}) {
       std::fill(x.begin(), x.end(), 1.f);
       x[50] = bad;
-      const Inputs with = make_inputs(tiles, ActivationFormat::kInt8, m.tiles, 1, x);
+      const Inputs with = make_inputs(tiles, tiles.fp4, m.tiles, 1, x);
       for (const float y : product(*kernels, m.tiles, with, 0, 1, 0, 5)) CHECK(!std::isfinite(y));
     }
   }

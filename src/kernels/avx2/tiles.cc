@@ -7,8 +7,8 @@
 namespace nautile::avx2 {
 namespace {
 
-constexpr size_t kAhead = 2048;           // bytes fetched early
-constexpr size_t kBlockTokens = 32;       // tokens that pass a tile before the next tile comes
+constexpr size_t kAhead = 4096;            // bytes fetched early
+constexpr size_t kBlockTokens = 32;        // tokens that pass a tile before the next tile comes
 constexpr size_t kOctets = kTileRows / 8;  // of rows in a tile
 
 #include "kernels/formats.inc"
@@ -19,15 +19,11 @@ inline I load_octet(const std::byte* p) {
 inline void fetch(const std::byte* p) {
   _mm_prefetch(reinterpret_cast<const char*>(p), _MM_HINT_T0);
 }
-inline int int_at(const std::byte* p) {
-  int value;
-  memcpy(&value, p, 4);
-  return value;
-}
-inline float float_at(const std::byte* p) {
-  float value;
-  memcpy(&value, p, 4);
-  return value;
+// A word in all lanes.
+inline I word_at(const std::byte* p) {
+  int word;
+  memcpy(&word, p, sizeof word);
+  return iset1(word);
 }
 
 // 8 E8M0 bytes as floats: 0 is the subnormal 2^-127, 255 NaN.
@@ -48,43 +44,110 @@ inline void put(const MatmulArgs& a, size_t tile, size_t token, const float* tot
 
 // ---- FP4 x int8 -----------------------------------------------------------------------------------------------------
 
-// Twice the value of each E2M1 code, plus 12: at most 24, so that four byte products of two fit 16 bits.
-inline I fp4_table() {
-  return _mm256_broadcastsi128_si256(_mm_setr_epi8(12, 13, 14, 15, 16, 18, 20, 24, 12, 11, 10, 9, 8, 6, 4, 0));
+// Byte products take one unsigned and one signed side and add pairs to 16 bits, which four of them fill here: 24 x 127 x 2 x 4
+// or 255 x 12 x 2 x 4.
+
+// Twice the value of each E2M1 code, plus `added`.
+inline I fp4_table(int added) {
+  const I twice = _mm256_broadcastsi128_si256(_mm_setr_epi8(0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12));
+  return _mm256_add_epi8(twice, _mm256_set1_epi8(static_cast<char>(added)));
 }
 
-void int8_tile(const MatmulArgs& a, size_t tile, size_t token, size_t tokens) {
+// In 32 bits, of eight vectors of products.
+template <class Product>
+inline I dot32(Product product) {
+  const I ones = _mm256_set1_epi16(1);
+  const I first = _mm256_add_epi16(_mm256_add_epi16(product(0), product(1)), _mm256_add_epi16(product(2), product(3)));
+  const I second = _mm256_add_epi16(_mm256_add_epi16(product(4), product(5)), _mm256_add_epi16(product(6), product(7)));
+  return iadd(_mm256_madd_epi16(first, ones), _mm256_madd_epi16(second, ones));
+}
+
+// What a group of 32 columns finds in a tile and in a row of activations.
+struct Group {
+  const std::byte *scales, *lines;
+  size_t x, unit, offset, raised;  // places in a row
+  Group(const std::byte* tile, size_t g, size_t groups)
+      : scales(tile + g / 2 * (17 * 64) + g % 2 * 32),
+        lines(tile + g / 2 * (17 * 64) + 64 + g % 2 * 512),
+        x(g * 32),
+        unit(groups * 32 + g * 4),
+        offset(unit + groups * 4),
+        raised(raised_place(groups * 32) + g * 32) {}
+  void fetch_ahead() const {
+    for (size_t line = 0; line < 8; ++line) fetch(lines + 64 * line + kAhead);
+  }
+};
+
+// The codes of an octet of rows, 4 columns a vector.
+inline void look_up(I table, const Group& group, size_t o, I codes[8]) {
+  const I low = _mm256_set1_epi8(15);
+#pragma GCC unroll 4
+  for (size_t q = 0; q < 4; ++q) {
+    const I two = load_octet(group.lines + o / 2 * 256 + q * 64 + o % 2 * 32);
+    codes[2 * q] = _mm256_shuffle_epi8(table, _mm256_and_si256(two, low));
+    codes[2 * q + 1] = _mm256_shuffle_epi8(table, _mm256_and_si256(_mm256_srli_epi16(two, 4), low));
+  }
+}
+
+// A tile times one token, whose group stays in registers while the octets pass.
+__attribute__((noinline)) void int8_tile(const MatmulArgs& a, size_t tile, size_t token) {
+  const size_t groups = padded_cols(a.weight.format, a.weight.cols) / 32;
+  const std::byte* w = a.weight.data + tile * tile_bytes(a.weight.format, a.weight.cols);
+  const std::byte* row = a.x[token];
+  const I table = fp4_table(12);  // unsigned: the activations' offset takes 12 too many back
+  V totals[kOctets] = {zero(), zero(), zero(), zero()};
+  for (size_t g = 0; g < groups; ++g) {
+    const Group group(w, g, groups);
+    group.fetch_ahead();
+    I x[8];
+#pragma GCC unroll 8
+    for (size_t i = 0; i < 8; ++i) x[i] = word_at(row + group.x + 4 * i);
+    const I offset = word_at(row + group.offset);
+    const V unit = _mm256_castsi256_ps(word_at(row + group.unit));
+#pragma GCC unroll 4
+    for (size_t o = 0; o < kOctets; ++o) {
+      I codes[8];
+      look_up(table, group, o, codes);
+      const I sum = iadd(dot32([&](size_t i) { return _mm256_maddubs_epi16(codes[i], x[i]); }), offset);
+      totals[o] = fma(_mm256_cvtepi32_ps(sum), mul(e8m0(group.scales + 8 * o), unit), totals[o]);
+    }
+  }
+  alignas(32) float all[kTileRows];
+  for (size_t o = 0; o < kOctets; ++o) store(all + 8 * o, totals[o]);
+  put(a, tile, token, all);
+}
+
+// A tile times several tokens, whose groups stay in registers while the octets pass, so codes come from memory: as the signed
+// side, since only that may, with activations that have 128 added.
+__attribute__((noinline)) void int8_tile(const MatmulArgs& a, size_t tile, size_t token, size_t tokens) {
   alignas(32) float totals[kBlockTokens][kTileRows];
   memset(totals, 0, tokens * sizeof totals[0]);
-  const size_t padded = padded_cols(a.weight.format, a.weight.cols), groups = padded / 32;
+  const size_t groups = padded_cols(a.weight.format, a.weight.cols) / 32;
   const std::byte* w = a.weight.data + tile * tile_bytes(a.weight.format, a.weight.cols);
-  const I table = fp4_table(), low = _mm256_set1_epi8(15), ones = _mm256_set1_epi16(1);
-  for (size_t group = 0; group < groups; ++group) {
-    const std::byte* scales = w + group / 2 * (17 * 64) + group % 2 * 32;
-    const std::byte* lines = w + group / 2 * (17 * 64) + 64 + group % 2 * 512;
-    for (size_t line = 0; line < 8; ++line) fetch(lines + 64 * line + kAhead);
-    for (size_t octet = 0; octet < kOctets; ++octet) {
-      I codes[8];
+  const I table = fp4_table(0);
+  for (size_t g = 0; g < groups; ++g) {
+    const Group group(w, g, groups);
+    group.fetch_ahead();
+    I codes[kOctets][8], bias[kOctets];  // bias: what 128 too many give
+    V scale[kOctets];
+    for (size_t o = 0; o < kOctets; ++o) {
+      look_up(table, group, o, codes[o]);
+      auto two = [&](size_t i) { return _mm256_add_epi8(codes[o][i], codes[o][i + 1]); };  // all eight: at most 96
+      const I sum = _mm256_add_epi8(_mm256_add_epi8(two(0), two(2)), _mm256_add_epi8(two(4), two(6)));
+      bias[o] = _mm256_madd_epi16(_mm256_maddubs_epi16(_mm256_set1_epi8(-128), sum), _mm256_set1_epi16(-1));
+      scale[o] = e8m0(group.scales + 8 * o);
+    }
+    for (size_t t = 0; t < tokens; ++t) {
+      const std::byte* row = a.x[token + t];
+      I x[8];
+#pragma GCC unroll 8
+      for (size_t i = 0; i < 8; ++i) x[i] = word_at(row + group.raised + 4 * i);
+      const V unit = _mm256_castsi256_ps(word_at(row + group.unit));
 #pragma GCC unroll 4
-      for (size_t q = 0; q < 4; ++q) {
-        const I pair = load_octet(lines + octet / 2 * 256 + q * 64 + octet % 2 * 32);
-        codes[2 * q] = _mm256_shuffle_epi8(table, _mm256_and_si256(pair, low));
-        codes[2 * q + 1] = _mm256_shuffle_epi8(table, _mm256_and_si256(_mm256_srli_epi16(pair, 4), low));
-      }
-      const V scale = e8m0(scales + 8 * octet);
-      for (size_t t = 0; t < tokens; ++t) {
-        const std::byte* row = a.x[token + t];
-        const std::byte* x = row + group * 32;
-        const std::byte* x_scale = row + padded + group * 4;
-        auto dot = [&](size_t i) { return _mm256_maddubs_epi16(codes[i], _mm256_set1_epi32(int_at(x + 4 * i))); };
-        const I first = _mm256_add_epi16(_mm256_add_epi16(dot(0), dot(1)), _mm256_add_epi16(dot(2), dot(3)));
-        const I second = _mm256_add_epi16(_mm256_add_epi16(dot(4), dot(5)), _mm256_add_epi16(dot(6), dot(7)));
-        const I sum = _mm256_add_epi32(_mm256_add_epi32(_mm256_madd_epi16(first, ones), _mm256_madd_epi16(second, ones)),
-                                       _mm256_set1_epi32(int_at(x_scale + groups * 4)));
-        float* total = totals[t] + 8 * octet;
-        _mm256_store_ps(total, _mm256_fmadd_ps(_mm256_cvtepi32_ps(sum),
-                                               _mm256_mul_ps(scale, _mm256_set1_ps(float_at(x_scale))),
-                                               _mm256_load_ps(total)));
+      for (size_t o = 0; o < kOctets; ++o) {
+        const I sum = iadd(dot32([&](size_t i) { return _mm256_maddubs_epi16(x[i], codes[o][i]); }), bias[o]);
+        float* total = totals[t] + 8 * o;
+        store(total, fma(_mm256_cvtepi32_ps(sum), mul(scale[o], unit), load(total)));
       }
     }
   }
@@ -93,122 +156,242 @@ void int8_tile(const MatmulArgs& a, size_t tile, size_t token, size_t tokens) {
 
 // ---- FP8 and BF16 x float -------------------------------------------------------------------------------------------
 
-// E4M3 codes placed in a float are value * 2^-120. Half of that is taken back before the sum, so that neither ordinary
-// activations nor small ones leave the range of normal numbers, half after it.
-constexpr float kHalfBack = 0x1p60f;
+// E4M3 codes placed in a float are value * 2^-120. Activations are raised by half of that (kF32Raised), so that neither
+// ordinary products nor small ones leave the range of normal numbers; the sum of 128 columns takes what is left.
+constexpr float kRaise = 0x1p60f;
 
-// For each 4 columns of 8 rows: how their products are added to `sums`, and how 128 columns' sums become 8 rows'.
-struct Fp8Octets {
-  static constexpr size_t kSums = 2, kLines = 2;
-  static constexpr float kAfter = kHalfBack;
-  struct Input {
-    V even, odd;  // columns 0 0 2 2, 1 1 3 3, in both halves
-  };
-  static inline Input input(const float* x) {
-    const V four = _mm256_mul_ps(_mm256_broadcast_ps(reinterpret_cast<const __m128*>(x)), _mm256_set1_ps(kHalfBack));
-    return {_mm256_moveldup_ps(four), _mm256_movehdup_ps(four)};
+// How columns 4q .. 4q + 3 of 8 rows become a vector a column, in the order 0 2 1 3 in which they are multiplied: what
+// columns 0 and 2 (odd: 1 and 3) share, then each.
+struct Fp8Columns {
+  static constexpr size_t kLines = 2;
+  static constexpr float kAfter = kRaise;
+  template <bool kOdd>
+  static inline I two(const std::byte* block, size_t q, size_t octet) {
+    const I codes = load_octet(block + q * 128 + octet * 32);
+    return _mm256_and_si256(_mm256_srai_epi16(kOdd ? codes : _mm256_slli_epi16(codes, 8), 4),
+                            _mm256_set1_epi16(static_cast<short>(0x87f0)));
   }
-  struct Weights {
-    V byte[4];
-  };
-  static inline Weights load(const std::byte* block, size_t q, size_t octet) {
-    const I codes = load_octet(block + q * 128 + octet * 32), mask = _mm256_set1_epi32(static_cast<int>(0x87f00000u));
-    auto place = [&](I top) { return _mm256_castsi256_ps(_mm256_and_si256(_mm256_srai_epi32(top, 4), mask)); };
-    return {{place(_mm256_slli_epi32(codes, 24)), place(_mm256_slli_epi32(codes, 16)), place(_mm256_slli_epi32(codes, 8)),
-             place(codes)}};
-  }
-  static inline void multiply(const Weights& w, const Input& in, V sums[2]) {
-    sums[0] = _mm256_fmadd_ps(w.byte[1], in.odd, _mm256_fmadd_ps(w.byte[0], in.even, sums[0]));  // rows 0 and 2 of four
-    sums[1] = _mm256_fmadd_ps(w.byte[3], in.odd, _mm256_fmadd_ps(w.byte[2], in.even, sums[1]));  // rows 1 and 3
-  }
-  static inline V rows(const V sums[2]) {
-    const V even = _mm256_add_ps(sums[0], _mm256_permute_ps(sums[0], 0x4e));
-    const V odd = _mm256_add_ps(sums[1], _mm256_permute_ps(sums[1], 0x4e));
-    return _mm256_unpacklo_ps(even, odd);
+  template <bool kOdd, bool kSecond>
+  static inline V column(const I& two) {
+    const I none = _mm256_setzero_si256();
+    return _mm256_castsi256_ps(kSecond ? _mm256_unpackhi_epi16(none, two) : _mm256_unpacklo_epi16(none, two));
   }
 };
 
-struct Bf16Octets {
-  static constexpr size_t kSums = 1, kLines = 4;
-  static constexpr float kAfter = 1;
-  struct Input {
-    V column[4];
+struct Bf16Columns {
+  static constexpr size_t kLines = 4;
+  static constexpr float kAfter = 1 / kRaise;
+  struct Two {
+    I line[2];
   };
-  static inline Input input(const float* x) {
-    return {{_mm256_broadcast_ss(x), _mm256_broadcast_ss(x + 1), _mm256_broadcast_ss(x + 2), _mm256_broadcast_ss(x + 3)}};
-  }
-  struct Weights {
-    V column[4];
-  };
-  static inline Weights load(const std::byte* block, size_t q, size_t octet) {
+  template <bool kOdd>
+  static inline Two two(const std::byte* block, size_t q, size_t octet) {
     const std::byte* at = block + q * 256 + octet / 2 * 128 + octet % 2 * 32;
-    const I first = load_octet(at), second = load_octet(at + 64), mask = _mm256_set1_epi32(static_cast<int>(0xffff0000u));
-    return {{_mm256_castsi256_ps(_mm256_slli_epi32(first, 16)), _mm256_castsi256_ps(_mm256_and_si256(first, mask)),
-             _mm256_castsi256_ps(_mm256_slli_epi32(second, 16)), _mm256_castsi256_ps(_mm256_and_si256(second, mask))}};
+    return {{load_octet(at), load_octet(at + 64)}};
   }
-  static inline void multiply(const Weights& w, const Input& in, V sums[1]) {
-#pragma GCC unroll 4
-    for (size_t c = 0; c < 4; ++c) sums[0] = _mm256_fmadd_ps(w.column[c], in.column[c], sums[0]);
+  template <bool kOdd, bool kSecond>
+  static inline V column(const Two& two) {
+    const I line = two.line[kSecond ? 1 : 0];
+    return _mm256_castsi256_ps(kOdd ? _mm256_and_si256(line, _mm256_set1_epi32(static_cast<int>(0xffff0000u)))
+                                    : _mm256_slli_epi32(line, 16));
   }
-  static inline V rows(const V sums[1]) { return sums[0]; }
 };
 
-// A tile for T tokens, O octets of rows at a time.
-template <size_t T, size_t O, class Octets>
+// The instruction itself, which adds to its register: g++ 12 picks other forms and then moves and spills the sums.
+inline V add_product(V sum, V a, V b) {
+  asm("vfmadd231ps %2, %1, %0" : "+x"(sum) : "x"(a), "x"(b));
+  return sum;
+}
+
+// What a block of 128 columns of a tile is multiplied with.
+inline float block_scale(const MatmulArgs& a, size_t tile, size_t k, size_t padded) {
+  if (a.weight.format != WeightFormat::kFp8) return 1;
+  return scale_of(a.weight.scales[tile * kTileRows / 128 * (padded / 128) + k / 128]);
+}
+template <class Columns>
+inline void add_block(float* total, V sum, float scale) {
+  store(total, fma(mul(sum, set1(Columns::kAfter)), set1(scale), load(total)));
+}
+
+// sums += columns 4q and 4q + 2 (odd: 4q + 1 and 4q + 3) of octets [first, first + O) of a block times those of T tokens.
+template <class Columns, bool kOdd, size_t T, size_t O>
+inline void add_columns(const std::byte* block, size_t q, size_t first, const float* (&x)[T], V (&sums)[T][O]) {
+  if constexpr (T == 2) {  // the values stay in registers while the octets pass
+    V value[T][2];
+#pragma GCC unroll 2
+    for (size_t t = 0; t < T; ++t) {
+      value[t][0] = set1(x[t][4 * q + kOdd]);
+      value[t][1] = set1(x[t][4 * q + 2 + kOdd]);
+    }
+#pragma GCC unroll 4
+    for (size_t o = 0; o < O; ++o) {
+      const auto two = Columns::template two<kOdd>(block, q, first + o);
+      const V w[2] = {Columns::template column<kOdd, false>(two), Columns::template column<kOdd, true>(two)};
+#pragma GCC unroll 2
+      for (size_t i = 0; i < 2; ++i) {
+#pragma GCC unroll 2
+        for (size_t t = 0; t < T; ++t) sums[t][o] = add_product(sums[t][o], w[i], value[t][i]);
+      }
+    }
+  } else {  // the weights of a column do while the tokens pass
+    decltype(Columns::template two<kOdd>(block, q, 0)) two[O];
+#pragma GCC unroll 4
+    for (size_t o = 0; o < O; ++o) two[o] = Columns::template two<kOdd>(block, q, first + o);
+#pragma GCC unroll 2
+    for (size_t i = 0; i < 2; ++i) {
+      V w[O];
+#pragma GCC unroll 4
+      for (size_t o = 0; o < O; ++o) {
+        w[o] = i == 0 ? Columns::template column<kOdd, false>(two[o]) : Columns::template column<kOdd, true>(two[o]);
+      }
+#pragma GCC unroll 4
+      for (size_t t = 0; t < T; ++t) {
+        const V value = set1(x[t][4 * q + 2 * i + kOdd]);
+#pragma GCC unroll 4
+        for (size_t o = 0; o < O; ++o) sums[t][o] = add_product(sums[t][o], w[o], value);
+      }
+    }
+  }
+}
+
+// A tile for T tokens, decoded in registers, O octets of rows at a time.
+template <size_t T, size_t O, class Columns>
 __attribute__((noinline)) void float_tile(const MatmulArgs& a, size_t tile, size_t token) {
   alignas(32) float totals[T][kTileRows] = {};
   const size_t padded = padded_cols(a.weight.format, a.weight.cols);
   const size_t block_bytes = tile_bytes(a.weight.format, a.weight.cols) / (padded / 128);
   const std::byte* block = a.weight.data + tile * tile_bytes(a.weight.format, a.weight.cols);
   for (size_t k = 0; k < padded; k += 128, block += block_bytes) {
-    float scale = Octets::kAfter;
-    if (a.weight.format == WeightFormat::kFp8) {
-      scale = scale_of(a.weight.scales[tile * kTileRows / 128 * (padded / 128) + k / 128]);
-    }
+    const float scale = block_scale(a, tile, k, padded);
     const float* x[T];
     for (size_t t = 0; t < T; ++t) x[t] = reinterpret_cast<const float*>(a.x[token + t]) + k;
     for (size_t first = 0; first < kOctets; first += O) {
-      V sums[T][O][Octets::kSums];
-#pragma GCC unroll 4
+      V sums[T][O];
       for (size_t t = 0; t < T; ++t) {
-#pragma GCC unroll 4
-        for (size_t o = 0; o < O; ++o) {
-          for (size_t i = 0; i < Octets::kSums; ++i) sums[t][o][i] = _mm256_setzero_ps();
-        }
+        for (size_t o = 0; o < O; ++o) sums[t][o] = zero();
       }
       for (size_t q = 0; q < 32; ++q) {
         if (first == 0) {
-          for (size_t line = 0; line < Octets::kLines; ++line) fetch(block + (q * Octets::kLines + line) * 64 + kAhead);
+          for (size_t line = 0; line < Columns::kLines; ++line) fetch(block + (q * Columns::kLines + line) * 64 + kAhead);
         }
-        typename Octets::Input in[T];
-#pragma GCC unroll 4
-        for (size_t t = 0; t < T; ++t) in[t] = Octets::input(x[t] + 4 * q);
-#pragma GCC unroll 4
-        for (size_t o = 0; o < O; ++o) {
-          const typename Octets::Weights w = Octets::load(block, q, first + o);
-#pragma GCC unroll 4
-          for (size_t t = 0; t < T; ++t) Octets::multiply(w, in[t], sums[t][o]);
-        }
+        add_columns<Columns, false>(block, q, first, x, sums);
+        add_columns<Columns, true>(block, q, first, x, sums);
       }
 #pragma GCC unroll 4
       for (size_t t = 0; t < T; ++t) {
 #pragma GCC unroll 4
-        for (size_t o = 0; o < O; ++o) {
-          const V sum = _mm256_mul_ps(Octets::rows(sums[t][o]), _mm256_set1_ps(Octets::kAfter));
-          float* total = totals[t] + 8 * (first + o);
-          _mm256_store_ps(total, _mm256_fmadd_ps(sum, _mm256_set1_ps(scale), _mm256_load_ps(total)));
-        }
+        for (size_t o = 0; o < O; ++o) add_block<Columns>(totals[t] + 8 * (first + o), sums[t][o], scale);
       }
     }
   }
   for (size_t t = 0; t < T; ++t) put(a, tile, token + t, totals[t]);
 }
 
-template <class Octets>
+// Lines that are to be fetched a quad of columns, each `step` bytes on.
+struct Ahead {
+  const std::byte* at;
+  size_t step;
+};
+
+// totals[t] += the products of T tokens with 128 columns of 16 rows, decoded. Not inline: g++ 12 would spill.
+template <size_t T, class Columns>
+__attribute__((noinline)) void panel_tokens(const float* panel, const std::byte* const* rows, size_t k, float scale, Ahead ahead,
+                                            float (*totals)[kTileRows]) {
+  const float* x[T];
+  V sums[T][2];
+  for (size_t t = 0; t < T; ++t) {
+    x[t] = reinterpret_cast<const float*>(rows[t]) + k;
+    sums[t][0] = sums[t][1] = zero();
+  }
+  for (size_t q = 0; q < 128; q += 4) {
+    constexpr size_t kOrder[4] = {0, 2, 1, 3};
+    for (size_t line = 0; line < Columns::kLines / 2; ++line, ahead.at += ahead.step) fetch(ahead.at);
+#pragma GCC unroll 4
+    for (size_t i = 0; i < 4; ++i) {
+      const V first = load(panel + 16 * (q + i)), second = load(panel + 16 * (q + i) + 8);
+#pragma GCC unroll 6
+      for (size_t t = 0; t < T; ++t) {
+        const V value = set1(x[t][q + kOrder[i]]);
+        sums[t][0] = add_product(sums[t][0], first, value);
+        sums[t][1] = add_product(sums[t][1], second, value);
+      }
+    }
+  }
+#pragma GCC unroll 6
+  for (size_t t = 0; t < T; ++t) {
+    add_block<Columns>(totals[t], sums[t][0], scale);
+    add_block<Columns>(totals[t] + 8, sums[t][1], scale);
+  }
+}
+
+constexpr size_t kPanelTokens = 6;  // whose sums fit in registers
+
+// A tile for up to kBlockTokens tokens: 16 rows of a block are decoded once for all of them.
+template <class Columns>
+__attribute__((noinline)) void panel_tile(const MatmulArgs& a, size_t tile, size_t token, size_t tokens) {
+  alignas(32) float totals[kBlockTokens][kTileRows];
+  alignas(32) float panel[128 * 16];
+  memset(totals, 0, tokens * sizeof totals[0]);
+  const size_t padded = padded_cols(a.weight.format, a.weight.cols);
+  const size_t block_bytes = tile_bytes(a.weight.format, a.weight.cols) / (padded / 128);
+  const std::byte* block = a.weight.data + tile * tile_bytes(a.weight.format, a.weight.cols);
+  const size_t passes = (tokens + kPanelTokens - 1) / kPanelTokens;
+  for (size_t k = 0; k < padded; k += 128, block += block_bytes) {
+    const float scale = block_scale(a, tile, k, padded);
+    for (size_t half = 0; half < 2; ++half) {
+      for (size_t q = 0; q < 32; ++q) {
+        float* to = panel + 64 * q;
+#pragma GCC unroll 2
+        for (size_t o = 0; o < 2; ++o) {
+          const auto even = Columns::template two<false>(block, q, 2 * half + o);
+          const auto odd = Columns::template two<true>(block, q, 2 * half + o);
+          store(to + 8 * o, Columns::template column<false, false>(even));
+          store(to + 8 * o + 16, Columns::template column<false, true>(even));
+          store(to + 8 * o + 32, Columns::template column<true, false>(odd));
+          store(to + 8 * o + 48, Columns::template column<true, true>(odd));
+        }
+      }
+      for (size_t pass = 0; pass < passes; ++pass) {
+        const size_t t = tokens * pass / passes, count = tokens * (pass + 1) / passes - t;
+        float(*to)[kTileRows] = reinterpret_cast<float(*)[kTileRows]>(totals[t] + 16 * half);
+        // The first tokens fetch the half of the next block; the others a line that is there.
+        const Ahead ahead = pass == 0 ? Ahead{block + (2 + half) * (block_bytes / 2), 64}
+                                      : Ahead{reinterpret_cast<const std::byte*>(panel), 0};
+        const std::byte* const* rows = a.x + token + t;
+        switch (count) {
+          case 6:
+            panel_tokens<6, Columns>(panel, rows, k, scale, ahead, to);
+            break;
+          case 5:
+            panel_tokens<5, Columns>(panel, rows, k, scale, ahead, to);
+            break;
+          case 4:
+            panel_tokens<4, Columns>(panel, rows, k, scale, ahead, to);
+            break;
+          default:
+            panel_tokens<3, Columns>(panel, rows, k, scale, ahead, to);
+            break;
+        }
+      }
+    }
+  }
+  for (size_t t = 0; t < tokens; ++t) put(a, tile, token + t, totals[t]);
+}
+
+template <class Columns>
 void float_tokens(const MatmulArgs& a, size_t tile, size_t token, size_t tokens) {
-  for (; tokens >= 4; tokens -= 4, token += 4) float_tile<4, 1, Octets>(a, tile, token);
-  for (; tokens >= 2; tokens -= 2, token += 2) float_tile<2, 2, Octets>(a, tile, token);
-  if (tokens != 0) float_tile<1, kOctets, Octets>(a, tile, token);
+  switch (tokens) {
+    case 1:
+      return float_tile<1, 4, Columns>(a, tile, token);
+    case 2:
+      return float_tile<2, 4, Columns>(a, tile, token);
+    case 3:
+      return float_tile<3, 2, Columns>(a, tile, token);
+    case 4:
+      return float_tile<4, 2, Columns>(a, tile, token);
+    default:
+      return panel_tile<Columns>(a, tile, token, tokens);
+  }
 }
 
 void matmul_in_tiles(const MatmulArgs& a) {
@@ -217,13 +400,13 @@ void matmul_in_tiles(const MatmulArgs& a) {
     for (size_t tile = a.row_begin / kTileRows; tile < tile_count(a.row_end); ++tile) {
       switch (a.weight.format) {
         case WeightFormat::kFp4:
-          int8_tile(a, tile, token, tokens);
+          tokens == 1 ? int8_tile(a, tile, token) : int8_tile(a, tile, token, tokens);
           break;
         case WeightFormat::kFp8:
-          float_tokens<Fp8Octets>(a, tile, token, tokens);
+          float_tokens<Fp8Columns>(a, tile, token, tokens);
           break;
         case WeightFormat::kBf16:
-          float_tokens<Bf16Octets>(a, tile, token, tokens);
+          float_tokens<Bf16Columns>(a, tile, token, tokens);
           break;
         case WeightFormat::kF32:
           break;
@@ -234,25 +417,26 @@ void matmul_in_tiles(const MatmulArgs& a) {
 
 // ---- Activations ----------------------------------------------------------------------------------------------------
 
-// 32 values as codes, a scale that undoes them (halved: the weights are doubled), and -12 times their sum.
-void narrow_group(const float* x, std::byte* codes, std::byte* scale, std::byte* offset) {
-  const V sign = _mm256_set1_ps(-0.f);
-  V most8 = _mm256_setzero_ps(), nan = _mm256_setzero_ps();
+// 32 values as codes, and again with 128 added, a scale that undoes them (halved: the weights are doubled), and -12 times their
+// sum.
+void narrow_group(const float* x, std::byte* codes, std::byte* raised, std::byte* scale, std::byte* offset) {
+  V most8 = zero();
+  bool nan = false;
   for (size_t i = 0; i < 32; i += 8) {
-    const V value = _mm256_loadu_ps(x + i);
-    most8 = _mm256_max_ps(most8, _mm256_andnot_ps(sign, value));
-    nan = _mm256_or_ps(nan, _mm256_cmp_ps(value, value, _CMP_UNORD_Q));
+    nan |= _mm256_movemask_ps(is_nan(load(x + i))) != 0;
+    most8 = max(most8, absolute(load(x + i)));
   }
   const float most = reduce_max(most8);
-  const float unit = _mm256_movemask_ps(nan) != 0 ? __builtin_nanf("") : most / 127 * 0.5f;
-  const V inverse = _mm256_set1_ps(most > 0x1p-100f ? 127 / most : 0);
+  const float unit = nan ? __builtin_nanf("") : most / 127 * 0.5f;
+  const V inverse = set1(most > 0x1p-100f ? 127 / most : 0);
   I part[4];
-  for (size_t i = 0; i < 4; ++i) part[i] = _mm256_cvtps_epi32(_mm256_mul_ps(_mm256_loadu_ps(x + 8 * i), inverse));
+  for (size_t i = 0; i < 4; ++i) part[i] = to_int(mul(load(x + 8 * i), inverse));
   // Saturating packs work on 128-bit halves; the permutation puts their fours in order.
   const I packed = _mm256_permutevar8x32_epi32(
       _mm256_packs_epi16(_mm256_packs_epi32(part[0], part[1]), _mm256_packs_epi32(part[2], part[3])),
       _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
   _mm256_storeu_si256(reinterpret_cast<I*>(codes), packed);
+  _mm256_storeu_si256(reinterpret_cast<I*>(raised), ixor(packed, _mm256_set1_epi8(-128)));
   int sum = 0;
   for (size_t i = 0; i < 32; ++i) sum += static_cast<signed char>(codes[i]);
   const int correction = -12 * sum;
@@ -260,25 +444,33 @@ void narrow_group(const float* x, std::byte* codes, std::byte* scale, std::byte*
   memcpy(offset, &correction, 4);
 }
 
+// Times 2^60, zeros from a.end to `end`.
+void write_raised(const NarrowArgs& a, size_t end) {
+  float* to = reinterpret_cast<float*>(a.row);
+  size_t k = a.begin;
+  for (; k + kLanes <= a.end; k += kLanes) store(to + k, mul(load(a.x + (k - a.begin)), set1(kRaise)));
+  for (; k < a.end; ++k) to[k] = a.x[k - a.begin] * kRaise;
+  memset(to + k, 0, (end - k) * sizeof(float));
+}
+
 void narrow(const NarrowArgs& a) {
   const size_t end = a.end == a.cols ? a.padded : a.end, groups = a.padded / 32;
-  if (a.format != ActivationFormat::kInt8) {
-    memcpy(a.row + 4 * a.begin, a.x, (a.end - a.begin) * 4);
-    memset(a.row + 4 * a.end, 0, (end - a.end) * 4);
+  if (a.format != ActivationFormat::kInt8AndRaised) {
+    write_raised(a, end);
     return;
   }
   for (size_t k = a.begin; k < end; k += 32) {
     float values[32] = {};
     const size_t left = a.end > k ? a.end - k : 0;
     memcpy(values, a.x + (k - a.begin), (left < 32 ? left : 32) * 4);
-    narrow_group(values, a.row + k, a.row + a.padded + k / 8, a.row + a.padded + groups * 4 + k / 8);
+    narrow_group(values, a.row + k, a.row + raised_place(a.padded) + k, a.row + a.padded + k / 8, a.row + a.padded + groups * 4 + k / 8);
   }
 }
 
 }  // namespace
 
 const TileKernels& tile_kernels() {
-  static const TileKernels table = {ActivationFormat::kF32, ActivationFormat::kInt8, ActivationFormat::kF32, matmul_in_tiles,
+  static const TileKernels table = {ActivationFormat::kF32Raised, ActivationFormat::kInt8AndRaised, ActivationFormat::kF32, matmul_in_tiles,
                                      narrow};
   return table;
 }
