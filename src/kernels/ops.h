@@ -159,7 +159,7 @@ struct IndexScoreArgs {
 inline constexpr size_t kKeyTile = 64;
 constexpr size_t index_scratch_floats(size_t heads, size_t dim, size_t tokens) {
   const size_t lanes = attend_lanes(heads), padded = attend_padded(dim);
-  return (lanes * tokens + 2 * kKeyTile) * padded + kKeyTile * (lanes + 4) + 4 * lanes * tokens + 64;
+  return (lanes * tokens + lanes / 4 + 2 * kKeyTile) * padded + kKeyTile * (lanes + 4) + 4 * lanes * tokens + 64;
 }
 
 // The indices of the k best of scores[0..count), ascending: higher first, lower index on ties, NaN as -infinity.

@@ -1,4 +1,4 @@
-// Attention, index scores and top-k with float products.
+// Attention and top-k with float products.
 #include "kernels/avx2/attention.h"
 
 #include <string.h>
@@ -14,7 +14,6 @@ constexpr size_t kRowTile = 4, kColumnTile = 2;  // register tiles: rows a score
 #include "kernels/exp.inc"
 #include "kernels/scores.inc"
 #include "kernels/attend.inc"
-#include "kernels/index.inc"
 
 }  // namespace
 
@@ -22,9 +21,6 @@ constexpr size_t kRowTile = 4, kColumnTile = 2;  // register tiles: rows a score
 
 void attend(const AttendArgs& args) {
   attend_with<FloatUnit>(args);
-}
-void index_scores(const IndexScoreArgs& args) {
-  float_index_scores(args);
 }
 
 }  // namespace nautile::avx2

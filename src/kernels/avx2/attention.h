@@ -1,4 +1,4 @@
-// Attention, index scores and top-k for AVX2, with float products.
+// Attention and top-k for AVX2, with float products, and index scores, with byte products.
 #pragma once
 
 #include "kernels/ops.h"
