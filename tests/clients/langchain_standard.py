@@ -68,6 +68,7 @@ class Common(ChatModelIntegrationTests):
     returns_usage_metadata = True
     supports_model_override = True
     model_override_value = "nano"  # the canonical name, which answers carry; "nautile" is an alias of it
+    scripted = {}  # as SCRIPTED, for a class
     scripted_params = {}
 
     @property
@@ -77,7 +78,7 @@ class Common(ChatModelIntegrationTests):
     @pytest.fixture
     def model(self, request):
         parameters = {**self.chat_model_params, **(getattr(request, "param", None) or {})}
-        reply = SCRIPTED.get(getattr(request.node, "originalname", None))
+        reply = (SCRIPTED | self.scripted).get(getattr(request.node, "originalname", None))
         if reply is not None:
             parameters |= {"base_url": parameters["base_url"].replace(server("nano"), server("scripted")), "default_headers": script(text=reply), **self.scripted_params}
         return self.chat_model_class(**parameters)
@@ -95,6 +96,9 @@ class OpenAICommon(Common):
         return {"model": "nautile", "base_url": server("nano") + "/v1", "api_key": KEY, "max_retries": 0, "max_tokens": 1500, "stream_usage": True,
                 "extra_body": {"reasoning_mode": "non_think"}, **self.extra}
 
+    # nano was never shown a joke: where a CPU's kernels round otherwise (AVX2) its punchline, a string of any length under this
+    # schema, goes on to the limit of tokens. test_structured_output has the same schema without a choice of what to leave out.
+    scripted = {"test_structured_output_optional_param": 'x</think>{"setup": "a", "punchline": "b"}'}
     scripted_params = {"extra_body": {"reasoning_mode": "think_high"}}
 
     @property
