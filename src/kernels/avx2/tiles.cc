@@ -203,6 +203,11 @@ inline V add_product(V sum, V a, V b) {
   return sum;
 }
 
+// A value in all lanes; rows of activations may lie at any byte.
+inline V all_of(const float* x) {
+  return _mm256_broadcast_ss(x);
+}
+
 // What a block of 128 columns of a tile is multiplied with.
 inline float block_scale(const MatmulArgs& a, size_t tile, size_t k, size_t padded) {
   if (a.weight.format != WeightFormat::kFp8) return 1;
@@ -220,8 +225,8 @@ inline void add_columns(const std::byte* block, size_t q, size_t first, const fl
     V value[T][2];
 #pragma GCC unroll 2
     for (size_t t = 0; t < T; ++t) {
-      value[t][0] = set1(x[t][4 * q + kOdd]);
-      value[t][1] = set1(x[t][4 * q + 2 + kOdd]);
+      value[t][0] = all_of(x[t] + 4 * q + kOdd);
+      value[t][1] = all_of(x[t] + 4 * q + 2 + kOdd);
     }
 #pragma GCC unroll 4
     for (size_t o = 0; o < O; ++o) {
@@ -246,7 +251,7 @@ inline void add_columns(const std::byte* block, size_t q, size_t first, const fl
       }
 #pragma GCC unroll 4
       for (size_t t = 0; t < T; ++t) {
-        const V value = set1(x[t][4 * q + 2 * i + kOdd]);
+        const V value = all_of(x[t] + 4 * q + 2 * i + kOdd);
 #pragma GCC unroll 4
         for (size_t o = 0; o < O; ++o) sums[t][o] = add_product(sums[t][o], w[o], value);
       }
@@ -311,7 +316,7 @@ __attribute__((noinline)) void panel_tokens(const float* panel, const std::byte*
       const V first = load(panel + 16 * (q + i)), second = load(panel + 16 * (q + i) + 8);
 #pragma GCC unroll 6
       for (size_t t = 0; t < T; ++t) {
-        const V value = set1(x[t][q + kOrder[i]]);
+        const V value = all_of(x[t] + q + kOrder[i]);
         sums[t][0] = add_product(sums[t][0], first, value);
         sums[t][1] = add_product(sums[t][1], second, value);
       }
@@ -447,10 +452,11 @@ void narrow_group(const float* x, std::byte* codes, std::byte* raised, std::byte
 // Times 2^60, zeros from a.end to `end`.
 void write_raised(const NarrowArgs& a, size_t end) {
   float* to = reinterpret_cast<float*>(a.row);
+  const V raise = set1(kRaise);
   size_t k = a.begin;
-  for (; k + kLanes <= a.end; k += kLanes) store(to + k, mul(load(a.x + (k - a.begin)), set1(kRaise)));
-  for (; k < a.end; ++k) to[k] = a.x[k - a.begin] * kRaise;
-  memset(to + k, 0, (end - k) * sizeof(float));
+  for (; k + kLanes <= a.end; k += kLanes) store(to + k, mul(load(a.x + (k - a.begin)), raise));
+  if (k < a.end) store_part(to + k, a.end - k, mul(load_part(a.x + (k - a.begin), a.end - k), raise));
+  memset(a.row + 4 * a.end, 0, (end - a.end) * sizeof(float));
 }
 
 void narrow(const NarrowArgs& a) {
