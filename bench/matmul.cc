@@ -120,7 +120,8 @@ void measure(const Case& c, const Kernels& kernels, ThreadPool& pool, const std:
     const double middle = median(seconds), gbs = static_cast<double>(all.bytes) / middle / 1e9;
     const double tflops = 2e-12 * static_cast<double>(tokens * kRows * kCols) / middle;
     fmt::print("{:16} {:>6} {:>9.1f} {:>6.0f}% {:>9.3f} {:>6.0f}% {:>6.0f}%   read {:.1f} GB/s, float {:.2f}, int8 {:.2f}\n",
-               c.name, tokens, gbs, 100 * gbs / read, tflops, 100 * tflops / peaks.float_tflops, 100 * tflops / peaks.byte_tops, read, peaks.float_tflops, peaks.byte_tops);
+               c.name, tokens, gbs, 100 * gbs / read, tflops, 100 * tflops / peaks.float_tflops,
+               100 * tflops / peaks.byte_tops, read, peaks.float_tflops, peaks.byte_tops);
   }
 }
 

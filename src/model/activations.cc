@@ -48,7 +48,7 @@ void Activations::write(const Step& step, size_t t, const float* x, size_t begin
       step.kernels.elements.fp8_quantise(quantised, count, kFp8Group);
       from = quantised;
     }
-    if (format_ == ActivationFormat::kF32 && padded_ == cols_) {
+    if (format_ == ActivationFormat::kF32) {  // rows, without padding
       std::memcpy(row + k * sizeof(float), from, count * sizeof(float));
     } else {
       step.kernels.tiles->narrow({from, k, k + count, cols_, padded_, format_, row});

@@ -79,7 +79,7 @@ void unpack_keys(const IndexScoreArgs& a, size_t begin, size_t count, size_t o, 
     const size_t key = begin + j;
     rows[j] = a.blocks[key / a.block_keys] + key % a.block_keys * row_bytes;
   }
-  const I doubled = _mm256_broadcastsi128_si256(_mm_setr_epi8(0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12));
+  const I doubled = _mm256_broadcastsi128_si256(doubled_e2m1());
   const I low = _mm256_set1_epi8(15), ones = _mm256_set1_epi16(1), offsets = _mm256_set1_epi8(kOffset);
   for (size_t first = 0; first < words; first += kLanes) {
     V r[kLanes];
@@ -106,12 +106,6 @@ void unpack_keys(const IndexScoreArgs& a, size_t begin, size_t count, size_t o, 
     for (size_t g = 0; g < dim / kGroup; ++g) scales[g][j] = scale_of(static_cast<uint8_t>(rows[j][dim / 2 + g]));
   }
   for (size_t g = 0; g < dim / kGroup; ++g) keys.scales[g][o] = load(scales[g]);
-}
-
-inline I word_at(const uint8_t* p) {
-  int word;
-  memcpy(&word, p, sizeof word);
-  return iset1(word);
 }
 
 // out[j] = score of key j for one token.

@@ -137,6 +137,12 @@ inline V scale_by(V a, V n) {
   const V by_first = from_bits(shift_left<23>(iadd(first, iset1(127))));
   return mul(mul(a, by_first), from_bits(shift_left<23>(iadd(second, iset1(127)))));
 }
+// The word at p, which may be any address, in all lanes.
+inline I word_at(const void* p) {
+  int word;
+  memcpy(&word, p, sizeof word);
+  return iset1(word);
+}
 // The low byte of each lane.
 inline void store_bytes(uint8_t* p, I a) {
   const I pick = _mm256_setr_epi8(0, 4, 8, 12, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, 0, 4, 8, 12, -1, -1, -1,
@@ -176,10 +182,13 @@ inline V e4m3_bits(const void* p) {
   const __m256i nan = _mm256_cmpeq_epi32(_mm256_or_si256(placed, _mm256_set1_epi32(INT32_MIN)), all);
   return _mm256_castsi256_ps(_mm256_or_si256(placed, nan));
 }
-// 8 E2M1 values times 2 * half_scale from eight codes in the low bytes: a table of the doubled values.
+// Twice the value of each E2M1 code.
+inline __m128i doubled_e2m1() {
+  return _mm_setr_epi8(0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12);
+}
+// 8 E2M1 values times 2 * half_scale from eight codes in the low bytes.
 inline V e2m1_values(__m128i codes, V half_scale) {
-  const __m128i doubled = _mm_setr_epi8(0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12);
-  return mul(_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_shuffle_epi8(doubled, codes))), half_scale);
+  return mul(_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_shuffle_epi8(doubled_e2m1(), codes))), half_scale);
 }
 // 32 E2M1 values times `scale` from 16 bytes, in column order.
 inline void load_e2m1(const void* p, float scale, V out[4]) {

@@ -19,12 +19,6 @@ inline I load_octet(const std::byte* p) {
 inline void fetch(const std::byte* p) {
   _mm_prefetch(reinterpret_cast<const char*>(p), _MM_HINT_T0);
 }
-// A word in all lanes.
-inline I word_at(const std::byte* p) {
-  int word;
-  memcpy(&word, p, sizeof word);
-  return iset1(word);
-}
 
 // 8 E8M0 bytes as floats: 0 is the subnormal 2^-127, 255 NaN.
 inline V e8m0(const std::byte* p) {
@@ -49,8 +43,7 @@ inline void put(const MatmulArgs& a, size_t tile, size_t token, const float* tot
 
 // Twice the value of each E2M1 code, plus `added`.
 inline I fp4_table(int added) {
-  const I twice = _mm256_broadcastsi128_si256(_mm_setr_epi8(0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12));
-  return _mm256_add_epi8(twice, _mm256_set1_epi8(static_cast<char>(added)));
+  return _mm256_add_epi8(_mm256_broadcastsi128_si256(doubled_e2m1()), _mm256_set1_epi8(static_cast<char>(added)));
 }
 
 // In 32 bits, of eight vectors of products.
@@ -476,8 +469,8 @@ void narrow(const NarrowArgs& a) {
 }  // namespace
 
 const TileKernels& tile_kernels() {
-  static const TileKernels table = {ActivationFormat::kF32Raised, ActivationFormat::kInt8AndRaised, ActivationFormat::kF32, matmul_in_tiles,
-                                     narrow};
+  static const TileKernels table = {ActivationFormat::kF32Raised, ActivationFormat::kInt8AndRaised, ActivationFormat::kF32,
+                                     matmul_in_tiles, narrow};
   return table;
 }
 
