@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
 """Mixed traffic on `nautile serve` for a long time: memory stays flat, overload is refused and not suffered, nothing stays behind.
 
-usage: soak.py BUILD_DIRECTORY [--seconds 600] [--model DIR] [--clients 6]
+usage: soak.py BUILD_DIRECTORY [--seconds 600] [--warm-up 300] [--model DIR] [--clients 6]
 
-A tenth of the time warms up; half of it offers ten times the capacity beside the mixed traffic; the rest is mixed traffic
-alone: four dialects, streams and whole answers, structured output, tools, logprobs, several choices, errors, clients that
+The warm-up is counted in work and not in time, so that a slow machine is as warm as a fast one when the seconds begin: so many
+requests of the mixed traffic, then ten times as many offered at ten times the capacity. Half of the seconds offer ten times the
+capacity beside the mixed traffic; the rest is mixed traffic alone: four dialects, streams and whole answers, structured output, tools, logprobs, several choices, errors, clients that
 leave in prefill and in decode, slow readers. Asserted: every accepted request finishes, every refusal is a 503 or 529 with
 Retry-After, the server's own memory beside the prefix cache (which fills to its limit, when depends on the machine) stays flat after the
 overload and within a wider allowance over it (its high-water mark stays), and at the end the engine is idle without a sequence, a state or a stream.
@@ -160,6 +161,7 @@ def main():
     flags = argparse.ArgumentParser()
     flags.add_argument("build", type=pathlib.Path)
     flags.add_argument("--seconds", type=float, default=600)
+    flags.add_argument("--warm-up", type=int, default=300, help="requests of the mixed traffic, then ten times as many offered at ten times the capacity")
     flags.add_argument("--model", default=str(HERE.parents[1] / "models/nano"))
     flags.add_argument("--clients", type=int, default=6)
     o = flags.parse_args()
@@ -181,19 +183,23 @@ def main():
         capacity = full["status"]["200"] / full["seconds"]
         files = len(os.listdir(f"/proc/{pid}/fd"))
         traffic = Traffic(server, o.clients)
-        time.sleep(max(0, o.seconds * 0.1 - (time.time() - begin)))
+        def overload(seconds):
+            return subprocess.run([load, "--port", str(server.port), "--rate", f"{10 * capacity:.0f}", "--seconds", str(seconds), "--tokens", "128", "--pid", str(pid), "--most", "1000"], stdout=subprocess.PIPE, text=True)
+        while sum(traffic.counts.values()) < o.warm_up and not traffic.wrong:
+            time.sleep(0.5)
+        overload(10 * o.warm_up / (10 * capacity))
         warm = time.time() - begin
-        run = subprocess.run([load, "--port", str(server.port), "--rate", f"{10 * capacity:.0f}", "--seconds", str(o.seconds * 0.5), "--tokens", "128", "--pid", str(pid), "--most", "1000"], stdout=subprocess.PIPE, text=True)
+        run = overload(o.seconds / 2)
         over = json.loads(run.stdout)
         calm = time.time() - begin
         print(json.dumps({"capacity_per_s": round(capacity, 1), "overload": over}), flush=True)
-        while time.time() - begin < o.seconds and not traffic.wrong:
+        while time.time() - begin < warm + o.seconds and not traffic.wrong:
             time.sleep(0.5)
         traffic.stop()
         stop.set()
         sampler.join()
         # Memory.
-        check(curve and curve[-1][0] > o.seconds - 60, "the metrics page answers to the end")
+        check(curve and curve[-1][0] > warm + o.seconds - 60, "the metrics page answers to the end")
         def growth_since(start):
             after = [own - cached for at, own, _, cached in curve if at > start]
             fifth = max(1, len(after) // 5)
