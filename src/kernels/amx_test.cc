@@ -178,6 +178,7 @@ TEST_CASE("so does its attention") {
   for (float& v : q) v = std::normal_distribution<float>()(random);
   for (float& v : sink) v = std::normal_distribution<float>()(random);
   const size_t before = carried_out;
+  size_t products = 0;  // of 16 x 16 x 32, scores and sums of values
   for (const size_t count : {size_t{1}, size_t{31}, size_t{32}, size_t{128}, most}) {
     std::vector<float> real(heads * kv.head_dim, -1), plain(heads * kv.head_dim, -2);
     std::vector<float> scratch(attend_scratch_floats(heads, kv.head_dim));
@@ -190,6 +191,7 @@ TEST_CASE("so does its attention") {
     }
     run(amx::twin::attend, plain);
     REQUIRE(std::memcmp(real.data(), plain.data(), 4 * real.size()) == 0);
+    products += 2 * heads * count * kv.head_dim / (16 * 16 * 32);
   }
-  if (!matrix_unit_usable()) CHECK(carried_out - before > 1000);
+  if (!matrix_unit_usable()) CHECK(carried_out - before > products);
 }
