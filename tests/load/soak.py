@@ -187,7 +187,7 @@ def main():
             return subprocess.run([load, "--port", str(server.port), "--rate", f"{10 * capacity:.0f}", "--seconds", str(seconds), "--tokens", "128", "--pid", str(pid), "--most", "1000"], stdout=subprocess.PIPE, text=True)
         while sum(traffic.counts.values()) < o.warm_up and not traffic.wrong:
             time.sleep(0.5)
-        overload(10 * o.warm_up / (10 * capacity))
+        overload(o.warm_up / capacity)
         warm = time.time() - begin
         run = overload(o.seconds / 2)
         over = json.loads(run.stdout)
