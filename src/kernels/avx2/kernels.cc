@@ -11,7 +11,7 @@ namespace nautile::avx2 {
 namespace {
 
 constexpr const char* kName = "avx2";
-constexpr size_t kManyTokens = 2, kManyRows = 1, kOneRows = 2;  // register tiles: tokens x rows, and rows for one token
+constexpr size_t kManyTokens = 1, kManyRows = 3, kOneRows = 2;  // register tiles: tokens x rows, and rows for one token
 
 #include "kernels/formats.inc"
 #include "kernels/vector.inc"
