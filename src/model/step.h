@@ -45,16 +45,21 @@ struct Step {
   const RopeTable& rope(int ratio) const { return ratio == 0 ? window_rope : compress_rope; }
 };
 
-// A buffer that only grows, so that a decode step allocates nothing once it has run.
+// A buffer that only grows, so that a decode step allocates nothing once it has run. It starts with a cache line: vectors of a row
+// whose length is a multiple of 16 do not straddle two.
 class Buffer {
  public:
   float* floats(size_t count) {
-    if (data_.size() < count) data_.resize(count);
-    return data_.data();
+    const size_t lines = (count + 15) / 16;
+    if (lines_.size() < lines) lines_.resize(lines);
+    return reinterpret_cast<float*>(lines_.data());
   }
 
  private:
-  std::vector<float> data_;
+  struct alignas(64) Line {
+    float of[16];
+  };
+  std::vector<Line> lines_;
 };
 
 }  // namespace nautile

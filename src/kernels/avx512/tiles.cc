@@ -116,7 +116,8 @@ __attribute__((noinline)) void int8_tile(const MatmulArgs& a, size_t tile, size_
 // ---- BF16 products --------------------------------------------------------------------------------------------------
 
 // What a pass over tiles fetches early. One that is alone fetches its own tiles' lines, more bytes ahead when it goes
-// slower for more tokens; the first of several share in fetching the next tile, which the first would else wait for alone.
+// slower for more tokens; the first of several share in fetching the next tile, which the first would else wait for alone: into the
+// second-level cache, since the first does not hold a tile.
 enum class Fetch { kAhead, kAheadIntoL2, kNextTile, kNothing };
 constexpr size_t ahead_of(size_t tokens, Fetch fetch) {
   return tokens <= 4 && fetch == Fetch::kAhead ? 4096 : 8192;
@@ -146,7 +147,7 @@ __attribute__((noinline)) void wide_tile(const MatmulArgs& a, size_t tile, size_
 #pragma GCC unroll 2
     for (size_t q = 0; q < Quads::kCols / 4; ++q) {
 #pragma GCC unroll 4
-      for (size_t line = 0; line < kLines; ++line) fetch<kFetch != Fetch::kAheadIntoL2>(ahead + (q * kLines + line) * 64);
+      for (size_t line = 0; line < kLines; ++line) fetch<kFetch == Fetch::kAhead>(ahead + (q * kLines + line) * 64);
       I first_a, second_a, first_b, second_b;
       quads.load(block, q, 0, first_a, second_a);
       quads.load(block, q, 1, first_b, second_b);
