@@ -272,11 +272,6 @@ inline void narrow_group(V first, V second, std::byte* codes, std::byte* scale, 
 
 void narrow(const NarrowArgs& a) {
   const size_t end = a.end == a.cols ? a.padded : a.end, groups = a.padded / 32;
-  if (a.format == ActivationFormat::kF32) {
-    memcpy(a.row + 4 * a.begin, a.x, (a.end - a.begin) * 4);
-    memset(a.row + 4 * a.end, 0, (end - a.end) * 4);
-    return;
-  }
   for (size_t k = a.begin; k < end; k += 32) {
     const size_t left = a.end > k ? a.end - k : 0;
     const __mmask32 mask = left >= 32 ? 0xffffffffu : (1u << left) - 1;
