@@ -2,7 +2,6 @@
 #include "model/activations.h"
 
 #include <algorithm>
-#include <cstdint>
 #include <cstring>
 
 namespace nautile {
@@ -31,8 +30,7 @@ void Activations::shape(const Step& step, const WeightView& weight, size_t token
   padded_ = weight.layout == WeightLayout::kRows ? cols_ : padded_cols(weight.format, cols_);
   // A line more than a round number: rows a power of two apart would share the sets of a cache.
   row_bytes_ = activation_bytes(format_, padded_) / 64 * 64 + 128;
-  if (bytes_.size() < tokens * row_bytes_ + 63) bytes_.resize(tokens * row_bytes_ + 63);
-  first_ = bytes_.data() + (64 - reinterpret_cast<uintptr_t>(bytes_.data()) % 64) % 64;
+  first_ = rows_.bytes(tokens * row_bytes_);
 }
 
 void Activations::write(const Step& step, size_t t, const float* x, size_t begin, size_t end, bool official) {

@@ -5,7 +5,6 @@
 #pragma once
 
 #include <cstddef>
-#include <vector>
 
 #include "kernels/tiles.h"
 #include "model/step.h"
@@ -27,7 +26,7 @@ class Activations {
   const std::byte* row(size_t t) const { return first_ + t * row_bytes_; }
 
  private:
-  std::vector<std::byte> bytes_;
+  Buffer rows_;
   std::byte* first_ = nullptr;  // row 0, at the start of a line
   ActivationFormat format_ = ActivationFormat::kF32;
   bool low_bit_ = false;

@@ -147,7 +147,7 @@ void MoeLayer::group(Step& step, const Moe& moe) {
   if (step.kernels.tiles == nullptr || most <= step.kernels.tiles->scattered_tokens) return;
   together_.resize(threads);
   together_at_.resize(threads);
-  for (std::vector<std::byte>& rows : together_) rows.resize(kMostTogether + 63);
+  for (Buffer& rows : together_) rows.bytes(kMostTogether);
   for (std::vector<const std::byte*>& at : together_at_) at.resize(std::max(at.size(), most));
 }
 
@@ -159,9 +159,8 @@ const std::byte* const* MoeLayer::inputs_of(const Step& step, const Group& group
       group.count <= step.kernels.tiles->scattered_tokens) {
     return x;
   }
-  std::vector<std::byte>& rows = together_[static_cast<size_t>(worker)];
   std::vector<const std::byte*>& at = together_at_[static_cast<size_t>(worker)];
-  std::byte* to = rows.data() + (64 - reinterpret_cast<uintptr_t>(rows.data()) % 64) % 64;
+  std::byte* to = together_[static_cast<size_t>(worker)].bytes(0);
   for (size_t t = 0; t < group.count; ++t, to += bytes) {
     std::memcpy(to, x[t], bytes);
     at[t] = to;

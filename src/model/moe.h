@@ -84,7 +84,7 @@ class MoeLayer {
   std::vector<float> row_weights_;                 // router weights; 1 for the shared expert
   std::vector<std::vector<float>> gate_up_;        // by worker: [2, tokens of a group, rows of a block]
   std::vector<std::vector<float*>> gate_up_rows_;  // by worker: their rows, gate then up
-  std::vector<std::vector<std::byte>> together_;   // by worker: rows of x_ side by side
+  std::vector<Buffer> together_;  // by worker: rows of x_ side by side
   std::vector<std::vector<const std::byte*>> together_at_;
   Buffer scores_;
   Buffer slots_, shared_;  // [tokens, K, width], [tokens, width]

@@ -49,15 +49,16 @@ struct Step {
 // whose length is a multiple of 16 do not straddle two.
 class Buffer {
  public:
-  float* floats(size_t count) {
-    const size_t lines = (count + 15) / 16;
+  std::byte* bytes(size_t count) {
+    const size_t lines = (count + 63) / 64;
     if (lines_.size() < lines) lines_.resize(lines);
-    return reinterpret_cast<float*>(lines_.data());
+    return reinterpret_cast<std::byte*>(lines_.data());
   }
+  float* floats(size_t count) { return reinterpret_cast<float*>(bytes(count * sizeof(float))); }
 
  private:
   struct alignas(64) Line {
-    float of[16];
+    std::byte of[64];
   };
   std::vector<Line> lines_;
 };
