@@ -37,9 +37,15 @@ class Traffic:
     def __init__(self, server, clients):
         self.server, self.over, self.wrong = server, False, []
         self.counts = collections.Counter()
+        self.ended, self.news = 0, threading.Condition()  # requests, right or wrong; told of each
         self.threads = [threading.Thread(target=self.client, args=(i,)) for i in range(clients)]
         for thread in self.threads:
             thread.start()
+
+    def wait(self, requests=float("inf"), seconds=None):
+        """Until so many requests have ended, so many seconds are over or one went wrong."""
+        with self.news:
+            self.news.wait_for(lambda: self.ended >= requests or self.wrong, seconds)
 
     def stop(self):
         self.over = True
@@ -57,6 +63,9 @@ class Traffic:
                 self.wrong.append(f"{kind.__name__}: {error!r}")
             except AssertionError as error:
                 self.wrong.append(f"{kind.__name__}: {error}")
+            with self.news:
+                self.ended += 1
+                self.news.notify_all()
 
     def body(self, rng, stream):
         text = rng.choice(["What is {} + {}?", "hello {} {}", "Tell me about {} and {}. " * rng.choice([1, 1, 30])]).replace("{}", str(rng.randrange(100)))
@@ -185,16 +194,14 @@ def main():
         traffic = Traffic(server, o.clients)
         def overload(seconds):
             return subprocess.run([load, "--port", str(server.port), "--rate", f"{10 * capacity:.0f}", "--seconds", str(seconds), "--tokens", "128", "--pid", str(pid), "--most", "1000"], stdout=subprocess.PIPE, text=True)
-        while sum(traffic.counts.values()) < o.warm_up and not traffic.wrong:
-            time.sleep(0.5)
+        traffic.wait(requests=o.warm_up)
         overload(o.warm_up / capacity)
         warm = time.time() - begin
         run = overload(o.seconds / 2)
         over = json.loads(run.stdout)
         calm = time.time() - begin
         print(json.dumps({"capacity_per_s": round(capacity, 1), "overload": over}), flush=True)
-        while time.time() - begin < warm + o.seconds and not traffic.wrong:
-            time.sleep(0.5)
+        traffic.wait(seconds=begin + warm + o.seconds - time.time())
         traffic.stop()
         stop.set()
         sampler.join()
