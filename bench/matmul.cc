@@ -3,7 +3,7 @@
 //   build/release/bench/bench_matmul [--scattered] [THREADS [ISA [FORMAT [TOKENS...]]]]
 //
 // Matrices of 2048 x 4096 (V4-Flash's experts), as many as 2 GB hold, one after the other with a barrier between, as in
-// a decode step. Weights are random codes with scales around one; activations are narrowed beforehand.
+// a decode step. Weights are normal (FP4: random codes), their scales one; activations are narrowed beforehand.
 //
 // --scattered: 18 matrices anywhere in 10 GB, as a step meets its experts, in one phase; beside each measurement a plain read
 // of as many chosen likewise, now before and now after it. What the memory gives moves within seconds here, so the figure is the
@@ -26,6 +26,7 @@
 #include "sys/machine.h"
 #include "sys/memory.h"
 #include "sys/probe.h"
+#include "tensor/formats.h"
 
 using namespace nautile;
 
@@ -53,22 +54,23 @@ struct Matrices {
         bytes(tile_count(kRows) * tile_bytes(format, kCols)),
         count(room / bytes),
         tiles(large_pages(count * bytes).value()) {
-    // A quarter of a megabyte of random words, over and over; E4M3 without NaN, BF16 without large exponents.
+    // One matrix of normal weights, over and over; E4M3 as a block's scale has it, its largest about 400.
+    WeightView rows{format, kRows, kCols, nullptr, scales.data(), WeightLayout::kRows};
+    std::vector<std::byte> values(kRows * rows.row_bytes()), packed(bytes);
+    const std::vector<uint8_t> fp4_scales(kRows * kCols / 32, 127);
+    if (format == WeightFormat::kFp4) rows.scales = fp4_scales.data();
     std::mt19937 random(1);
-    std::vector<uint32_t> words(1 << 16);
-    for (uint32_t& word : words) {
-      word = static_cast<uint32_t>(random());
-      if (format == WeightFormat::kFp8) word &= 0xbfbfbfbfu;
-      if (format == WeightFormat::kBf16) word = (word & 0x83ff83ffu) | 0x3c003c00u;
+    std::normal_distribution<float> normal;
+    for (size_t i = 0; i < values.size(); ++i) {
+      if (format == WeightFormat::kFp4) values[i] = static_cast<std::byte>(random());
+      if (format == WeightFormat::kFp8) values[i] = static_cast<std::byte>(f32_to_e4m3(100 * normal(random)));
+      if (format != WeightFormat::kBf16 || i % 2 == 1) continue;
+      const uint16_t half = f32_to_bf16(normal(random));
+      std::memcpy(&values[i], &half, 2);
     }
-    pool.for_items(count, [&](int, size_t i) {
-      std::byte* to = tiles.get() + i * bytes;
-      for (size_t at = 0; at < bytes; at += words.size() * 4) {
-        std::memcpy(to + at, words.data(), std::min(words.size() * 4, bytes - at));
-      }
-      if (format != WeightFormat::kFp4) return;
-      for (size_t at = 0; at < bytes; at += 17 * 64) std::memset(to + at, 127, 64);
-    });
+    rows.data = values.data();
+    pack_tiles(rows, 0, tile_count(kRows), packed.data());
+    pool.for_items(count, [&](int, size_t i) { std::memcpy(tiles.get() + i * bytes, packed.data(), bytes); });
   }
   WeightView view(size_t i) const {
     return {format, kRows, kCols, tiles.get() + i * bytes, scales.data(), WeightLayout::kTiles};

@@ -63,9 +63,10 @@ struct Matrix {
   }
 };
 
+constexpr size_t kAround = 65;
+
 // Tiles [begin, end) at an odd address, with what lies before and behind them.
 std::vector<std::byte> packed(const Packer& packer, const WeightView& w, size_t begin, size_t end, bool& nan) {
-  constexpr size_t kAround = 65;
   const size_t bytes = tile_bytes(w.format, w.cols);
   std::vector<std::byte> out((end - begin) * bytes + 2 * kAround, std::byte{0xa5});
   nan = pack_tiles(packer, w, begin, end, out.data() + kAround - begin * bytes);
@@ -139,5 +140,56 @@ TEST_CASE("a NaN code is found at every place, in its own tile only, and in no f
         hold(m.scales.data()[i], std::byte{0xfe}, false, row, row, false);
       }
     }
+  }
+}
+
+TEST_CASE("the list of faint codes: all that are in rows and columns, or none when it has no room or shifts would not do") {
+  for (const auto& [rows, cols] : {std::pair<size_t, size_t>{32, 128}, {45, 384}, {96, 260}, {7, 4096}, {40, 3}}) {
+    Matrix m(WeightFormat::kFp8, rows, cols);
+    const size_t padded = padded_cols(WeightFormat::kFp8, cols), room = faint_room(padded);
+    std::byte* const codes = m.values.data();
+    for (size_t i = 0; i < rows * cols; ++i) codes[i] |= std::byte{0x08};
+    for (size_t i = 0; i < rows * cols; ++i) {
+      if ((codes[i] & std::byte{0x7f}) == std::byte{0x7f}) codes[i] ^= std::byte{1};
+    }
+    for (size_t i = 0; i < scale_count(m.w); ++i) m.scales.data()[i] = std::byte{kMostListedScale};
+    const auto list = [&](size_t tile) {
+      bool nan = false;
+      const std::vector<std::byte> out = packed(packers().back(), m.w, tile, tile + 1, nan);
+      std::vector<uint32_t> words(1 + room);
+      std::memcpy(words.data(), out.data() + kAround + padded * kTileRows, 4 * words.size());
+      return words;
+    };
+    for (size_t tile = 0; tile < tile_count(rows); ++tile) REQUIRE(list(tile)[0] == 0);
+
+    // As many as there is room for in the last tile, its last code among them; one more is too many.
+    const size_t tile = tile_count(rows) - 1, first = tile * kTileRows * cols, here = rows * cols - first;
+    std::vector<uint32_t> expected;
+    for (size_t i = 0; i < std::min(room, here); ++i) {
+      const size_t at = here - 1 - i * (here / std::min(room, here));
+      codes[first + at] = static_cast<std::byte>(i % 8 | i % 2 << 7);
+      expected.push_back(static_cast<uint32_t>(at % cols << 16 | at / cols << 8 | (i % 8 | i % 2 << 7)));
+    }
+    std::vector<uint32_t> got = list(tile);
+    REQUIRE(got[0] == expected.size());
+    got.erase(got.begin());
+    got.resize(expected.size());
+    std::ranges::sort(got);
+    std::ranges::sort(expected);
+    CHECK(got == expected);
+    for (size_t other = 0; other < tile; ++other) CHECK(list(other)[0] == 0);
+    for (size_t i = 0; i < here && room < here; ++i) {
+      std::byte& code = codes[first + i];
+      if ((code & std::byte{0x78}) == std::byte{0}) continue;
+      const std::byte kept = code;
+      code = std::byte{0};
+      CHECK(list(tile)[0] == kNoList);
+      code = std::byte{0x7f};
+      CHECK(list(tile)[0] == kNoList);
+      code = kept;
+      break;
+    }
+    m.scales.data()[scale_count(m.w) - 1] = std::byte{kMostListedScale + 1};
+    CHECK(list(tile)[0] == kNoList);
   }
 }

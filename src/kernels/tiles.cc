@@ -2,6 +2,7 @@
 // the odd ends of a matrix.
 #include "kernels/tiles.h"
 
+#include <algorithm>
 #include <cstring>
 
 #include "kernels/avx2/kernels.h"
@@ -36,38 +37,54 @@ bool pack_fp4(const HalfTile& h) {
   return h.groups != 0 && std::memchr(h.scales, 255, h.count * h.groups) != nullptr;
 }
 
-// FP8 and BF16, a unit being 2 columns of a row: of each 4 columns the first unit of a row goes to `at`, the second
-// `apart` bytes on.
-template <class Unit>
-void pack_pairs(const HalfTile& h) {
-  constexpr size_t kUnit = sizeof(Unit);
-  constexpr bool kFp8 = kUnit == 2;
-  std::byte* out = h.out + h.half * 2 * kUnit * kHalf;
-  for (size_t byte = 0; byte < h.row_bytes; byte += 2 * kUnit, out += 2 * kUnit * kTileRows) {
-    const size_t left = h.row_bytes - byte;
-    for (size_t r = 0; r < h.count; ++r) {
-      const std::byte* from = h.rows + r * h.row_bytes + byte;
-      std::byte* to = out + (kFp8 ? r / 4 * 16 + r % 4 * 2 : r * 4);
-      std::memcpy(to, from, left < kUnit ? left : kUnit);
-      if (left <= kUnit) continue;
-      to += kFp8 ? 8 : 64;
-      if (left >= 2 * kUnit) {
-        std::memcpy(to, from + kUnit, kUnit);
-      } else {
-        std::memcpy(to, from + kUnit, left - kUnit);
-      }
+void pack_bf16(const HalfTile& h) {
+  for (size_t r = 0; r < h.count; ++r) {
+    const std::byte* from = h.rows + r * h.row_bytes;
+    for (size_t col = 0; col < h.row_bytes / 2; ++col) {
+      std::memcpy(h.out + col / 4 * 256 + h.half * 128 + col % 4 / 2 * 64 + r * 4 + col % 2 * 2, from + col * 2, 2);
     }
   }
 }
 
 bool pack_fp8(const HalfTile& h) {
-  pack_pairs<uint16_t>(h);
   uint8_t most = 0;  // of the codes without their sign, doubled
-  for (size_t i = 0; i < h.count * h.row_bytes; ++i) {
-    const uint8_t doubled = static_cast<uint8_t>(static_cast<uint8_t>(h.rows[i]) << 1);
-    most = doubled > most ? doubled : most;
+  for (size_t r = 0; r < h.count; ++r) {
+    for (size_t col = 0; col < h.row_bytes; ++col) {
+      const std::byte code = h.rows[r * h.row_bytes + col];
+      h.out[fp8_place(h.half * kHalf + r, col)] = code;
+      most = std::max(most, static_cast<uint8_t>(code << 1));
+    }
   }
   return most == 0xfe;
+}
+
+// Behind the lines of an FP8 tile with `rows` rows, from what these hold.
+void list_faint(const HalfTile& h, size_t rows, size_t padded, bool in_range) {
+  constexpr size_t kColumn[4] = {2, 0, 3, 1};
+  std::byte* const list = h.out + padded * kTileRows;
+  std::memset(list, 0, tile_bytes(WeightFormat::kFp8, padded) - padded * kTileRows);
+  const auto put = [&](size_t place, uint32_t word) { std::memcpy(list + 4 * place, &word, 4); };
+  uint32_t count = in_range && h.row_bytes <= 1 << 16 ? 0 : kNoList;
+  for (size_t quad = 0; quad < padded / 4 && count != kNoList; ++quad) {
+    const std::byte* codes = h.out + quad * 128;
+    uint64_t some = 0;  // eight codes at a time: adding the largest exponent leaves the top bit alone where there is none
+    for (size_t i = 0; i < 128; i += 8) {
+      uint64_t eight;
+      std::memcpy(&eight, codes + i, 8);
+      some |= ~((eight & 0x7878787878787878u) + 0x7878787878787878u);
+    }
+    if ((some & 0x8080808080808080u) == 0) continue;
+    for (size_t i = 0; i < 128; ++i) {
+      const size_t row = i / 4, col = quad * 4 + kColumn[i % 4];
+      if ((codes[i] & std::byte{0x78}) != std::byte{0} || row >= rows || col >= h.row_bytes) continue;
+      if (count == faint_room(padded)) {
+        count = kNoList;
+        break;
+      }
+      put(++count, static_cast<uint32_t>(col << 16 | row << 8 | static_cast<size_t>(codes[i])));
+    }
+  }
+  put(0, count);
 }
 
 bool pack_half(const HalfTile& h) {
@@ -77,7 +94,7 @@ bool pack_half(const HalfTile& h) {
     case WeightFormat::kFp8:
       return pack_fp8(h);
     case WeightFormat::kBf16:
-      pack_pairs<uint32_t>(h);
+      pack_bf16(h);
       break;
     case WeightFormat::kF32:
       break;
@@ -105,23 +122,29 @@ bool pack_tiles(const Packer& packer, const WeightView& rows, size_t tile_begin,
   h.format = rows.format;
   h.row_bytes = rows.row_bytes();
   h.groups = fp4 ? rows.cols / 32 : 0;
+  const size_t padded = padded_cols(rows.format, rows.cols), scale_cols = (rows.cols + 127) / 128;
   bool nan = false;
   for (size_t tile = tile_begin; tile < tile_end; ++tile) {
     h.out = out + tile * bytes;
     const size_t first = tile * kTileRows, end = rows.rows - first < kTileRows ? rows.rows : first + kTileRows;
-    if (end < first + kTileRows || rows.cols != padded_cols(rows.format, rows.cols)) std::memset(h.out, 0, bytes);
+    if (end < first + kTileRows || rows.cols != padded) std::memset(h.out, 0, bytes);
+    bool tile_nan = false;
     for (size_t row = first; row < end; row += kHalf) {
       h.half = (row - first) / kHalf;
       h.count = end - row < kHalf ? end - row : kHalf;
       h.rows = rows.data + row * h.row_bytes;
       h.scales = fp4 ? rows.scales + row * h.groups : nullptr;
-      nan |= (h.count == kHalf && h.row_bytes % 16 == 0 ? packer.half : pack_half)(h);
+      tile_nan |= (h.count == kHalf && h.row_bytes % 16 == 0 ? packer.half : pack_half)(h);
     }
+    if (rows.format == WeightFormat::kFp8) {
+      const uint8_t* scales = rows.scales + first / 128 * scale_cols;
+      const uint8_t most = *std::max_element(scales, scales + scale_cols);
+      list_faint(h, end - first, padded, !tile_nan && most <= kMostListedScale);
+      tile_nan |= most == 255;
+    }
+    nan |= tile_nan;
   }
-  if (rows.format != WeightFormat::kFp8 || tile_begin >= tile_end) return nan;
-  const size_t scale_cols = (rows.cols + 127) / 128, begin = tile_begin * kTileRows / 128;
-  const size_t rows_end = rows.rows < tile_end * kTileRows ? rows.rows : tile_end * kTileRows;
-  return std::memchr(rows.scales + begin * scale_cols, 255, ((rows_end + 127) / 128 - begin) * scale_cols) != nullptr || nan;
+  return nan;
 }
 
 bool pack_tiles(const WeightView& rows, size_t tile_begin, size_t tile_end, std::byte* out) {

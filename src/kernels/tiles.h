@@ -6,13 +6,14 @@
 //   FP4   for each 64 columns: one line of E8M0 scales (A and B of the first 32 columns, A and B of the second), then for
 //         each 32 columns four lines of A and four of B; a line holds 4 columns of each row in its low nibbles and the
 //         next 4 in the high ones
-//   FP8   for each 4 columns: a line of A, a line of B; each 16 bytes of a line hold columns 0 and 1 of 4 rows, then
-//         columns 2 and 3 of them. Scales stay as in the checkpoint
-//   BF16  for each 4 columns: A's columns 0 and 1, A's 2 and 3, B's 0 and 1, B's 2 and 3, a line each: what unpacking the
-//         lines of FP8 gives
+//   FP8   for each 4 columns: a line of A, a line of B; a line holds columns 2, 0, 3, 1 of each row, so that the upper bytes
+//         of its 16-bit words become BF16 of columns 0 and 1, the lower ones of columns 2 and 3 (avx512/quads.h). Behind
+//         all lines, the list of the tile's faint codes. Scales stay as in the checkpoint
+//   BF16  for each 4 columns: A's columns 0 and 1, A's 2 and 3, B's 0 and 1, B's 2 and 3, a line each
 //
 // Order of sums: FP8 and BF16 sum 128 columns from zero in an order of the instruction set's own, then total += scale *
-// sum; FP4 sums 32 columns (exactly with kInt8), then total += scale * sum. The matrix unit has its own (amx/products.h).
+// sum; AVX-512 then adds what faint codes lack. FP4 sums 32 columns (exactly with kInt8), then total += scale * sum. The
+// matrix unit has its own (amx/products.h).
 #pragma once
 
 #include <vector>
@@ -28,13 +29,29 @@ constexpr size_t padded_cols(WeightFormat format, size_t cols) {
   return format == WeightFormat::kFp4 ? (cols + 63) / 64 * 64 : (cols + 127) / 128 * 128;
 }
 
+// Where the code of a row and a column of an FP8 tile stands.
+constexpr size_t fp8_place(size_t row, size_t col) {
+  constexpr size_t kByte[4] = {1, 3, 0, 2};
+  return col / 4 * 128 + row * 4 + kByte[col % 4];
+}
+
+// Faint: an E4M3 code whose exponent field is 0, so zero or subnormal; as a rule a few in ten thousand. Decoding by shifts
+// takes them for other values. The list: 32-bit words, how many follow, then column << 16 | row << 8 | code for each. Where
+// it has no room (one code in 1,024), or shifts would not do for another reason (a NaN code; a scale above
+// kMostListedScale; more columns than 16 bits count), it says kNoList.
+inline constexpr uint32_t kNoList = ~uint32_t{0};
+inline constexpr uint8_t kMostListedScale = 127 + 119;  // shifts give 2^-8 of a value, which its scale takes back
+constexpr size_t faint_room(size_t padded) {
+  return padded / 32 - 1;
+}
+
 constexpr size_t tile_bytes(WeightFormat format, size_t cols) {
   const size_t padded = padded_cols(format, cols);
   switch (format) {
     case WeightFormat::kFp4:
       return padded / 64 * (17 * 64);
     case WeightFormat::kFp8:
-      return padded * kTileRows;
+      return padded * kTileRows + (4 * (1 + faint_room(padded)) + 63) / 64 * 64;
     case WeightFormat::kBf16:
       return padded * kTileRows * 2;
     case WeightFormat::kF32:

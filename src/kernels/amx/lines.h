@@ -62,6 +62,7 @@ struct Fp8Lines {
   static const AllTables kTables;
 
   __m512i high0, high1, low0, low1, sign = _mm512_set1_epi8(static_cast<char>(0x80));
+  __m512i upper = _mm512_set1_epi16(static_cast<int16_t>(0xff00));  // bytes of words
 
   template <size_t kPart>
   [[gnu::always_inline]] bool decode(const std::byte* tile, const uint8_t* scales, size_t k, Step& out) {
@@ -82,9 +83,10 @@ struct Fp8Lines {
         const __m512i code = avx512::load_line(from);
         const __m512i high =
             _mm512_ternarylogic_epi32(_mm512_permutex2var_epi8(high0, code, high1), code, sign, 0xf8);
-        const __m512i low = _mm512_permutex2var_epi8(low0, code, low1);
-        put_line(out.lines[h][2 * q], _mm512_unpacklo_epi8(low, high));
-        put_line(out.lines[h][2 * q + 1], _mm512_unpackhi_epi8(low, high));
+        // The lower bytes stand at each other's places, so that one instruction joins a pair with its upper bytes.
+        const __m512i low = _mm512_permutex2var_epi8(low0, _mm512_shldi_epi16(code, code, 8), low1);
+        put_line(out.lines[h][2 * q], _mm512_ternarylogic_epi32(upper, high, low, 0xca));
+        put_line(out.lines[h][2 * q + 1], _mm512_shldi_epi16(high, low, 8));
       }
     }
     return folds(scale);
@@ -92,8 +94,7 @@ struct Fp8Lines {
 
   static uint8_t scale_code(const std::byte*, const uint8_t* scales, size_t, size_t c) { return scales[c / kScaleCols]; }
   static float value(const std::byte* tile, size_t r, size_t c) {
-    const std::byte* at = tile + c / 4 * 128 + r / 16 * 64 + r % 16 / 4 * 16 + c % 4 / 2 * 8 + r % 4 * 2 + c % 2;
-    const auto code = static_cast<uint8_t>(*at);
+    const auto code = static_cast<uint8_t>(tile[fp8_place(r, c)]);
     return bf16_value(static_cast<uint16_t>(avx512::bf16_of_e4m3(code & 127) | (code & 128) << 8));
   }
   static constexpr size_t x_place(size_t c) { return c; }

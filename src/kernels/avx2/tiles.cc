@@ -153,42 +153,36 @@ __attribute__((noinline)) void int8_tile(const MatmulArgs& a, size_t tile, size_
 // ordinary products nor small ones leave the range of normal numbers; the sum of 128 columns takes what is left.
 constexpr float kRaise = 0x1p60f;
 
-// How columns 4q .. 4q + 3 of 8 rows become a vector a column, in the order 0 2 1 3 in which they are multiplied: what
-// columns 0 and 2 (odd: 1 and 3) share, then each.
+// Columns 4q and 4q + 1 (second: 4q + 2 and 4q + 3) of 8 rows, as the upper halves of floats. A block is 128 columns.
 struct Fp8Columns {
-  static constexpr size_t kLines = 2;
+  static constexpr size_t kLines = 2;  // a quad of columns
   static constexpr float kAfter = kRaise;
-  template <bool kOdd>
-  static inline I two(const std::byte* block, size_t q, size_t octet) {
+  template <bool kSecond>
+  static inline I pair(const std::byte* block, size_t q, size_t octet) {
     const I codes = load_octet(block + q * 128 + octet * 32);
-    return _mm256_and_si256(_mm256_srai_epi16(kOdd ? codes : _mm256_slli_epi16(codes, 8), 4),
+    return _mm256_and_si256(_mm256_srai_epi16(kSecond ? _mm256_slli_epi16(codes, 8) : codes, 4),
                             _mm256_set1_epi16(static_cast<short>(0x87f0)));
-  }
-  template <bool kOdd, bool kSecond>
-  static inline V column(const I& two) {
-    const I none = _mm256_setzero_si256();
-    return _mm256_castsi256_ps(kSecond ? _mm256_unpackhi_epi16(none, two) : _mm256_unpacklo_epi16(none, two));
   }
 };
 
 struct Bf16Columns {
   static constexpr size_t kLines = 4;
   static constexpr float kAfter = 1 / kRaise;
-  struct Two {
-    I line[2];
-  };
-  template <bool kOdd>
-  static inline Two two(const std::byte* block, size_t q, size_t octet) {
-    const std::byte* at = block + q * 256 + octet / 2 * 128 + octet % 2 * 32;
-    return {{load_octet(at), load_octet(at + 64)}};
-  }
-  template <bool kOdd, bool kSecond>
-  static inline V column(const Two& two) {
-    const I line = two.line[kSecond ? 1 : 0];
-    return _mm256_castsi256_ps(kOdd ? _mm256_and_si256(line, _mm256_set1_epi32(static_cast<int>(0xffff0000u)))
-                                    : _mm256_slli_epi32(line, 16));
+  template <bool kSecond>
+  static inline I pair(const std::byte* block, size_t q, size_t octet) {
+    return load_octet(block + q * 256 + octet / 2 * 128 + (kSecond ? 64 : 0) + octet % 2 * 32);
   }
 };
+
+template <class Columns>
+constexpr size_t kBlockBytes = 32 * Columns::kLines * 64;
+
+// One column of a pair.
+template <bool kUpper>
+inline V column(I pair) {
+  return _mm256_castsi256_ps(kUpper ? _mm256_and_si256(pair, _mm256_set1_epi32(static_cast<int>(0xffff0000u)))
+                                    : _mm256_slli_epi32(pair, 16));
+}
 
 // The instruction itself, which adds to its register: g++ 12 picks other forms and then moves and spills the sums.
 inline V add_product(V sum, V a, V b) {
@@ -211,20 +205,21 @@ inline void add_block(float* total, V sum, float scale) {
   store(total, fma(mul(sum, set1(Columns::kAfter)), set1(scale), load(total)));
 }
 
-// sums += columns 4q and 4q + 2 (odd: 4q + 1 and 4q + 3) of octets [first, first + O) of a block times those of T tokens.
-template <class Columns, bool kOdd, size_t T, size_t O>
+// sums += a pair of columns, 4q and 4q + 1 or the second, of octets [first, first + O) of a block times those of T tokens.
+template <class Columns, bool kSecond, size_t T, size_t O>
 inline void add_columns(const std::byte* block, size_t q, size_t first, const float* (&x)[T], V (&sums)[T][O]) {
-  if constexpr (T == 2) {  // the values stay in registers while the octets pass
+  const size_t at = 4 * q + 2 * kSecond;
+  if constexpr (T <= 2) {  // the values stay in registers while the octets pass
     V value[T][2];
 #pragma GCC unroll 2
     for (size_t t = 0; t < T; ++t) {
-      value[t][0] = all_of(x[t] + 4 * q + kOdd);
-      value[t][1] = all_of(x[t] + 4 * q + 2 + kOdd);
+      value[t][0] = all_of(x[t] + at);
+      value[t][1] = all_of(x[t] + at + 1);
     }
 #pragma GCC unroll 4
     for (size_t o = 0; o < O; ++o) {
-      const auto two = Columns::template two<kOdd>(block, q, first + o);
-      const V w[2] = {Columns::template column<kOdd, false>(two), Columns::template column<kOdd, true>(two)};
+      const I pair = Columns::template pair<kSecond>(block, q, first + o);
+      const V w[2] = {column<false>(pair), column<true>(pair)};
 #pragma GCC unroll 2
       for (size_t i = 0; i < 2; ++i) {
 #pragma GCC unroll 2
@@ -232,19 +227,17 @@ inline void add_columns(const std::byte* block, size_t q, size_t first, const fl
       }
     }
   } else {  // the weights of a column do while the tokens pass
-    decltype(Columns::template two<kOdd>(block, q, 0)) two[O];
+    I pair[O];
 #pragma GCC unroll 4
-    for (size_t o = 0; o < O; ++o) two[o] = Columns::template two<kOdd>(block, q, first + o);
+    for (size_t o = 0; o < O; ++o) pair[o] = Columns::template pair<kSecond>(block, q, first + o);
 #pragma GCC unroll 2
     for (size_t i = 0; i < 2; ++i) {
       V w[O];
 #pragma GCC unroll 4
-      for (size_t o = 0; o < O; ++o) {
-        w[o] = i == 0 ? Columns::template column<kOdd, false>(two[o]) : Columns::template column<kOdd, true>(two[o]);
-      }
+      for (size_t o = 0; o < O; ++o) w[o] = i == 0 ? column<false>(pair[o]) : column<true>(pair[o]);
 #pragma GCC unroll 4
       for (size_t t = 0; t < T; ++t) {
-        const V value = all_of(x[t] + 4 * q + 2 * i + kOdd);
+        const V value = all_of(x[t] + at + i);
 #pragma GCC unroll 4
         for (size_t o = 0; o < O; ++o) sums[t][o] = add_product(sums[t][o], w[o], value);
       }
@@ -257,9 +250,8 @@ template <size_t T, size_t O, class Columns>
 __attribute__((noinline)) void float_tile(const MatmulArgs& a, size_t tile, size_t token) {
   alignas(32) float totals[T][kTileRows] = {};
   const size_t padded = padded_cols(a.weight.format, a.weight.cols);
-  const size_t block_bytes = tile_bytes(a.weight.format, a.weight.cols) / (padded / 128);
   const std::byte* block = a.weight.data + tile * tile_bytes(a.weight.format, a.weight.cols);
-  for (size_t k = 0; k < padded; k += 128, block += block_bytes) {
+  for (size_t k = 0; k < padded; k += 128, block += kBlockBytes<Columns>) {
     const float scale = block_scale(a, tile, k, padded);
     const float* x[T];
     for (size_t t = 0; t < T; ++t) x[t] = reinterpret_cast<const float*>(a.x[token + t]) + k;
@@ -302,14 +294,13 @@ __attribute__((noinline)) void panel_tokens(const float* panel, const std::byte*
     sums[t][0] = sums[t][1] = zero();
   }
   for (size_t q = 0; q < 128; q += 4) {
-    constexpr size_t kOrder[4] = {0, 2, 1, 3};
     for (size_t line = 0; line < Columns::kLines / 2; ++line, ahead.at += ahead.step) fetch(ahead.at);
 #pragma GCC unroll 4
     for (size_t i = 0; i < 4; ++i) {
       const V first = load(panel + 16 * (q + i)), second = load(panel + 16 * (q + i) + 8);
 #pragma GCC unroll 6
       for (size_t t = 0; t < T; ++t) {
-        const V value = all_of(x[t] + q + kOrder[i]);
+        const V value = all_of(x[t] + q + i);
         sums[t][0] = add_product(sums[t][0], first, value);
         sums[t][1] = add_product(sums[t][1], second, value);
       }
@@ -331,29 +322,28 @@ __attribute__((noinline)) void panel_tile(const MatmulArgs& a, size_t tile, size
   alignas(32) float panel[128 * 16];
   memset(totals, 0, tokens * sizeof totals[0]);
   const size_t padded = padded_cols(a.weight.format, a.weight.cols);
-  const size_t block_bytes = tile_bytes(a.weight.format, a.weight.cols) / (padded / 128);
   const std::byte* block = a.weight.data + tile * tile_bytes(a.weight.format, a.weight.cols);
   const size_t passes = (tokens + kPanelTokens - 1) / kPanelTokens;
-  for (size_t k = 0; k < padded; k += 128, block += block_bytes) {
+  for (size_t k = 0; k < padded; k += 128, block += kBlockBytes<Columns>) {
     const float scale = block_scale(a, tile, k, padded);
     for (size_t half = 0; half < 2; ++half) {
       for (size_t q = 0; q < 32; ++q) {
         float* to = panel + 64 * q;
 #pragma GCC unroll 2
         for (size_t o = 0; o < 2; ++o) {
-          const auto even = Columns::template two<false>(block, q, 2 * half + o);
-          const auto odd = Columns::template two<true>(block, q, 2 * half + o);
-          store(to + 8 * o, Columns::template column<false, false>(even));
-          store(to + 8 * o + 16, Columns::template column<false, true>(even));
-          store(to + 8 * o + 32, Columns::template column<true, false>(odd));
-          store(to + 8 * o + 48, Columns::template column<true, true>(odd));
+          const I first = Columns::template pair<false>(block, q, 2 * half + o);
+          const I second = Columns::template pair<true>(block, q, 2 * half + o);
+          store(to + 8 * o, column<false>(first));
+          store(to + 8 * o + 16, column<true>(first));
+          store(to + 8 * o + 32, column<false>(second));
+          store(to + 8 * o + 48, column<true>(second));
         }
       }
       for (size_t pass = 0; pass < passes; ++pass) {
         const size_t t = tokens * pass / passes, count = tokens * (pass + 1) / passes - t;
         float(*to)[kTileRows] = reinterpret_cast<float(*)[kTileRows]>(totals[t] + 16 * half);
         // The first tokens fetch the half of the next block; the others a line that is there.
-        const Ahead ahead = pass == 0 ? Ahead{block + (2 + half) * (block_bytes / 2), 64}
+        const Ahead ahead = pass == 0 ? Ahead{block + (2 + half) * (kBlockBytes<Columns> / 2), 64}
                                       : Ahead{reinterpret_cast<const std::byte*>(panel), 0};
         const std::byte* const* rows = a.x + token + t;
         switch (count) {

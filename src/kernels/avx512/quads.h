@@ -74,27 +74,59 @@ constexpr ByteTables kTables = make_tables();
 
 // How columns 4q, 4q + 1 and 4q + 2, 4q + 3 of half h of a block become two vectors of 16 rows' BF16 pairs. A block is
 // what has one scale a row.
+//
+// E4M3 by shifts: a code in the upper byte of a word, shifted right by 4, has its exponent and mantissa where BF16 has
+// them; 112 in the exponent's upper bits makes it 2^-8 of its value. Faint codes, which have no leading one, become
+// 2^-15 (1 + mantissa / 8): what they lack is faint_error(), by the tile's list.
 struct Fp8Quads {
   static constexpr size_t kCols = 128, kLines = 2;  // of a block; lines a quad
   static constexpr size_t kSpread = 2;              // passes over a tile that share in fetching the next one
   static constexpr size_t kFromL1 = 2;              // tokens up to which even a small first-level cache takes lines early
+  static constexpr size_t kChains = 2;              // of sums in a block
+  static constexpr bool kListsFaint = true, kScaled = true;
+  I mask = _mm512_set1_epi16(static_cast<short>(0x87f0)), exponent = _mm512_set1_epi16(112 << 7);
+
+  inline I placed(I code) const {
+    return _mm512_ternarylogic_epi32(_mm512_srai_epi16(code, 4), mask, exponent, 0xea);  // (a & b) | c
+  }
+  inline void load(const std::byte* block, size_t q, size_t h, I& first, I& second) const {
+    const I code = load_line(block + q * 128 + h * 64);
+    first = placed(code);
+    second = placed(_mm512_slli_epi16(code, 8));
+  }
+  static const std::byte* block(const std::byte* tile, size_t k) { return tile + k * kTileRows; }
+  static V scale(const std::byte*, const uint8_t* scales, size_t k, size_t) {
+    return e8m0_all(static_cast<uint8_t>(scales[k / 128] + 8));
+  }
+};
+
+// What the value of a faint code has more than 2^8 times what shifts make of it, -+(8 - mantissa) / 1,024, times its scale.
+inline float faint_error(uint32_t code, uint32_t scale) {
+  constexpr float kErrors[16] = {-8, -7, -6, -5, -4, -3, -2, -1, 8, 7, 6, 5, 4, 3, 2, 1};
+  const uint32_t bits = scale << 23;
+  return kErrors[(code & 7) | (code >> 4 & 8)] * 0x1p-10f * __builtin_bit_cast(float, bits != 0 ? bits : 0x00400000u);
+}
+
+// E4M3 by tables, whatever the code: for tiles without a list.
+struct Fp8AnyQuads : Fp8Quads {
+  static constexpr bool kListsFaint = false;
   I high0 = load_line(kTables.fp8_high), high1 = load_line(kTables.fp8_high + 64);
   I low0 = load_line(kTables.fp8_low), low1 = load_line(kTables.fp8_low + 64);
-  I sign = _mm512_set1_epi8(static_cast<char>(0x80));
+  I sign = _mm512_set1_epi8(static_cast<char>(0x80)), upper = _mm512_set1_epi16(static_cast<short>(0xff00));
 
   inline void load(const std::byte* block, size_t q, size_t h, I& first, I& second) const {
     const I code = load_line(block + q * 128 + h * 64);
     const I high = _mm512_ternarylogic_epi32(_mm512_permutex2var_epi8(high0, code, high1), code, sign, 0xf8);
     const I low = _mm512_permutex2var_epi8(low0, code, low1);
-    first = _mm512_unpacklo_epi8(low, high);
-    second = _mm512_unpackhi_epi8(low, high);
+    first = _mm512_ternarylogic_epi32(upper, high, _mm512_srli_epi16(low, 8), 0xca);  // upper ? high : low
+    second = _mm512_ternarylogic_epi32(upper, _mm512_slli_epi16(high, 8), low, 0xca);
   }
-  static const std::byte* block(const std::byte* tile, size_t k) { return tile + k * kTileRows; }
   static V scale(const std::byte*, const uint8_t* scales, size_t k, size_t) { return e8m0_all(scales[k / 128]); }
 };
 
 struct Bf16Quads {
-  static constexpr size_t kCols = 128, kLines = 4, kSpread = 2, kFromL1 = 4;
+  static constexpr size_t kCols = 128, kLines = 4, kSpread = 2, kFromL1 = 4, kChains = 1;
+  static constexpr bool kListsFaint = false, kScaled = false;
   inline void load(const std::byte* block, size_t q, size_t h, I& first, I& second) const {
     first = load_line(block + q * 256 + h * 128);
     second = load_line(block + q * 256 + h * 128 + 64);
@@ -105,7 +137,8 @@ struct Bf16Quads {
 
 // For the reference policy: E4M3 activations are exact in BF16, not in int8.
 struct Fp4Quads {
-  static constexpr size_t kCols = 32, kLines = 1, kSpread = 1, kFromL1 = 4;
+  static constexpr size_t kCols = 32, kLines = 1, kSpread = 1, kFromL1 = 4, kChains = 1;
+  static constexpr bool kListsFaint = false, kScaled = true;
   I high_table = load_line(kTables.fp4_high), low_table = load_line(kTables.fp4_low);
 
   inline void load(const std::byte* block, size_t q, size_t h, I& first, I& second) const {

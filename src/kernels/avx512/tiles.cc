@@ -123,10 +123,34 @@ constexpr size_t ahead_of(size_t tokens, Fetch fetch) {
   return tokens <= 4 && fetch == Fetch::kAhead ? 4096 : 8192;
 }
 
-// A tile times T tokens.
+// totals [2][T][16] += what the listed faint codes of a tile lack; x [T] rows.
+template <size_t T>
+__attribute__((noinline)) void add_faint(const std::byte* list, const uint8_t* scales, size_t padded, const std::byte* const* x,
+                                         float (*totals)[T][16]) {
+  uint32_t count, faint;
+  memcpy(&count, list, 4);
+  for (uint32_t i = 0; i < count; ++i) {
+    memcpy(&faint, list + 4 + 4 * i, 4);
+    const size_t col = faint >> 16, row = faint >> 8 & (kTileRows - 1);
+    if (col >= padded) continue;  // a damaged file
+    const __m128 error = _mm_set_ss(faint_error(faint, scales[col / 128]));
+    float* total = totals[row / 16][0] + row % 16;
+#pragma GCC unroll 8
+    for (size_t t = 0; t < T; ++t, total += 16) {
+      uint16_t half;
+      memcpy(&half, x[t] + 2 * col, 2);
+      const __m128 value = _mm_castsi128_ps(_mm_insert_epi16(_mm_setzero_si128(), half, 1));
+      _mm_store_ss(total, _mm_add_ss(_mm_load_ss(total), _mm_mul_ss(error, value)));
+    }
+  }
+}
+
+// A tile times T tokens. Where a block has two chains of sums, its even quads are one and its odd ones the other: side by side where
+// registers allow both, since a chain is only as fast as the dot instruction's latency; else one after the other.
 template <size_t T, class Quads, Fetch kFetch>
 __attribute__((noinline)) void wide_tile(const MatmulArgs& a, size_t tile, size_t token, size_t pass = 0) {
-  alignas(64) float totals[2][T][16] = {};  // not in registers: each is touched once a block
+  constexpr size_t kQuads = Quads::kCols / 4, kChains = Quads::kChains, kTogether = T <= 4 ? kChains : 1;
+  alignas(64) float totals[2][T][16] = {}, even[2][T][16];  // not in registers: each is touched once a block
   const size_t padded = padded_cols(a.weight.format, a.weight.cols);
   const size_t bytes = tile_bytes(a.weight.format, a.weight.cols);
   const std::byte* w = a.weight.data + tile * bytes;
@@ -136,43 +160,60 @@ __attribute__((noinline)) void wide_tile(const MatmulArgs& a, size_t tile, size_
   const size_t early = kFetch == Fetch::kNextTile ? bytes + pass * (bytes / kShare) : ahead_of(T, kFetch);
   const Quads quads;
   for (size_t k = 0; k < padded; k += Quads::kCols) {
-    V sum[2][T];
     const std::byte* x[T];
-    for (size_t t = 0; t < T; ++t) {
-      x[t] = a.x[token + t] + 2 * k;
-      sum[0][t] = sum[1][t] = _mm512_setzero_ps();
-    }
+    for (size_t t = 0; t < T; ++t) x[t] = a.x[token + t] + 2 * k;
     const std::byte* block = Quads::block(w, k);
     const std::byte* ahead = w + static_cast<size_t>(block - w) / kShare + early;
 #pragma GCC unroll 2
-    for (size_t q = 0; q < Quads::kCols / 4; ++q) {
-#pragma GCC unroll 4
-      for (size_t line = 0; line < kLines; ++line) fetch<kFetch == Fetch::kAhead>(ahead + (q * kLines + line) * 64);
-      I first_a, second_a, first_b, second_b;
-      quads.load(block, q, 0, first_a, second_a);
-      quads.load(block, q, 1, first_b, second_b);
-#pragma GCC unroll 8
-      for (size_t t = 0; t < T; ++t) {
-        const I values = broadcast4(x[t] + q * 8);
-        sum[0][t] = dot_bf16(sum[0][t], first_a, values);
-        sum[1][t] = dot_bf16(sum[1][t], first_b, values);
-      }
-#pragma GCC unroll 8
-      for (size_t t = 0; t < T; ++t) {
-        const I values = broadcast4(x[t] + q * 8 + 4);
-        sum[0][t] = dot_bf16(sum[0][t], second_a, values);
-        sum[1][t] = dot_bf16(sum[1][t], second_b, values);
-      }
-    }
+    for (size_t first = 0; first < kChains; first += kTogether) {
+      V sum[kTogether][2][T];
 #pragma GCC unroll 2
-    for (size_t h = 0; h < 2; ++h) {
-      const V scale = Quads::scale(w, scales, k, h);
+      for (size_t c = 0; c < kTogether; ++c) {
 #pragma GCC unroll 8
-      for (size_t t = 0; t < T; ++t) {
-        _mm512_store_ps(totals[h][t], _mm512_fmadd_ps(sum[h][t], scale, _mm512_load_ps(totals[h][t])));
+        for (size_t t = 0; t < T; ++t) sum[c][0][t] = sum[c][1][t] = _mm512_setzero_ps();
+      }
+#pragma GCC unroll 2
+      for (size_t next = first; next < kQuads; next += kChains) {
+#pragma GCC unroll 2
+        for (size_t c = 0; c < kTogether; ++c) {
+          const size_t q = next + c;
+#pragma GCC unroll 4
+          for (size_t line = 0; line < kLines; ++line, ahead += 64) fetch<kFetch == Fetch::kAhead>(ahead);
+          I first_a, second_a, first_b, second_b;
+          quads.load(block, q, 0, first_a, second_a);
+          quads.load(block, q, 1, first_b, second_b);
+#pragma GCC unroll 8
+          for (size_t t = 0; t < T; ++t) {
+            const I values = broadcast4(x[t] + q * 8);
+            sum[c][0][t] = dot_bf16(sum[c][0][t], first_a, values);
+            sum[c][1][t] = dot_bf16(sum[c][1][t], first_b, values);
+          }
+#pragma GCC unroll 8
+          for (size_t t = 0; t < T; ++t) {
+            const I values = broadcast4(x[t] + q * 8 + 4);
+            sum[c][0][t] = dot_bf16(sum[c][0][t], second_a, values);
+            sum[c][1][t] = dot_bf16(sum[c][1][t], second_b, values);
+          }
+        }
+      }
+#pragma GCC unroll 2
+      for (size_t h = 0; h < 2; ++h) {
+        const V scale = Quads::scale(w, scales, k, h);
+#pragma GCC unroll 8
+        for (size_t t = 0; t < T; ++t) {
+          V all = sum[0][h][t];
+          if (first + kTogether < kChains) {
+            _mm512_store_ps(even[h][t], all);
+            continue;
+          }
+          if (kChains == 2) all = _mm512_add_ps(kTogether == 2 ? all : _mm512_load_ps(even[h][t]), sum[kTogether - 1][h][t]);
+          const V total = _mm512_load_ps(totals[h][t]);
+          _mm512_store_ps(totals[h][t], Quads::kScaled ? _mm512_fmadd_ps(all, scale, total) : _mm512_add_ps(total, all));
+        }
       }
     }
   }
+  if constexpr (Quads::kListsFaint) add_faint<T>(w + padded * kTileRows, scales, padded, a.x + token, totals);
   const Rows rows = wanted_rows(a, tile);
   for (size_t h = 0; h < 2; ++h) {
     for (size_t t = 0; t < T; ++t) {
@@ -200,20 +241,45 @@ inline void for_passes(size_t tokens, F&& f) {
   }
 }
 
+// A tile times all tokens.
 template <class Quads>
-void matmul_wide(const MatmulArgs& a) {
+void wide_tokens(const MatmulArgs& a, size_t tile) {
   const bool into_l1 = fetches_into_l1();
+  for_passes<kMostWide>(a.tokens, [&]<size_t T>(size_t token, size_t pass) {
+    if (a.tokens <= kMostWide) {
+      constexpr Fetch kSmallL1 = T <= Quads::kFromL1 ? Fetch::kAhead : Fetch::kAheadIntoL2;
+      into_l1 ? wide_tile<T, Quads, Fetch::kAhead>(a, tile, token) : wide_tile<T, Quads, kSmallL1>(a, tile, token);
+    } else if (pass < Quads::kSpread) {
+      wide_tile<T, Quads, Fetch::kNextTile>(a, tile, token, pass);
+    } else {
+      wide_tile<T, Quads, Fetch::kNothing>(a, tile, token);
+    }
+  });
+}
+
+// Whether a tile of FP8 has a list of its faint codes.
+bool lists_faint(const MatmulArgs& a, size_t tile) {
+  const size_t padded = padded_cols(a.weight.format, a.weight.cols);
+  uint32_t count;
+  memcpy(&count, a.weight.data + tile * tile_bytes(a.weight.format, a.weight.cols) + padded * kTileRows, 4);
+  return count <= faint_room(padded);
+}
+
+void matmul_wide(const MatmulArgs& a) {
   for (size_t tile = a.row_begin / kTileRows; tile < tile_count(a.row_end); ++tile) {
-    for_passes<kMostWide>(a.tokens, [&]<size_t T>(size_t token, size_t pass) {
-      if (a.tokens <= kMostWide) {
-        constexpr Fetch kSmallL1 = T <= Quads::kFromL1 ? Fetch::kAhead : Fetch::kAheadIntoL2;
-        into_l1 ? wide_tile<T, Quads, Fetch::kAhead>(a, tile, token) : wide_tile<T, Quads, kSmallL1>(a, tile, token);
-      } else if (pass < Quads::kSpread) {
-        wide_tile<T, Quads, Fetch::kNextTile>(a, tile, token, pass);
-      } else {
-        wide_tile<T, Quads, Fetch::kNothing>(a, tile, token);
-      }
-    });
+    switch (a.weight.format) {
+      case WeightFormat::kFp4:
+        wide_tokens<Fp4Quads>(a, tile);
+        break;
+      case WeightFormat::kFp8:
+        lists_faint(a, tile) ? wide_tokens<Fp8Quads>(a, tile) : wide_tokens<Fp8AnyQuads>(a, tile);
+        break;
+      case WeightFormat::kBf16:
+        wide_tokens<Bf16Quads>(a, tile);
+        break;
+      case WeightFormat::kF32:
+        break;
+    }
   }
 }
 
@@ -231,22 +297,10 @@ void matmul_in_tiles(const MatmulArgs& all) {
   MatmulArgs a = all;
   for (size_t token = 0; token < all.tokens; token += block, a.x += block, a.y += block) {
     a.tokens = all.tokens - token < block ? all.tokens - token : block;
-    switch (a.weight.format) {
-      case WeightFormat::kFp4:
-        if (a.format != ActivationFormat::kInt8) {
-          matmul_wide<Fp4Quads>(a);
-        } else {
-          fetches_into_l1() ? matmul_int8<true>(a) : matmul_int8<false>(a);
-        }
-        break;
-      case WeightFormat::kFp8:
-        matmul_wide<Fp8Quads>(a);
-        break;
-      case WeightFormat::kBf16:
-        matmul_wide<Bf16Quads>(a);
-        break;
-      case WeightFormat::kF32:
-        break;
+    if (a.format != ActivationFormat::kInt8) {
+      matmul_wide(a);
+    } else {
+      fetches_into_l1() ? matmul_int8<true>(a) : matmul_int8<false>(a);
     }
   }
 }
