@@ -10,16 +10,25 @@ namespace {
 
 constexpr size_t kBlockBytes = 512 << 10;  // of activations, which stay in the second-level cache while the tiles pass
 constexpr size_t kMostInt8 = 6, kMostWide = 8;  // tokens in registers
-constexpr size_t kAheadFp4 = 8192;  // bytes fetched early
 
 inline I broadcast4(const std::byte* p) {
   int value;
   memcpy(&value, p, 4);
   return _mm512_set1_epi32(value);
 }
-template <bool kIntoL1>
-inline void fetch(const std::byte* p) {
-  _mm_prefetch(reinterpret_cast<const char*>(p), kIntoL1 ? _MM_HINT_T0 : _MM_HINT_T1);
+// Always inline: g++ 12 finds no effect in a function that only fetches, and drops calls to it.
+[[gnu::always_inline]] inline void fetch_near(const std::byte* p) {
+  _mm_prefetch(reinterpret_cast<const char*>(p), _MM_HINT_T0);
+}
+[[gnu::always_inline]] inline void fetch_far(const std::byte* p) {
+  _mm_prefetch(reinterpret_cast<const char*>(p), _MM_HINT_T1);
+}
+
+// What each line comes with.
+template <Early kEarly>
+[[gnu::always_inline]] inline void fetch_early(const std::byte* line) {
+  if (kEarly.near != 0) fetch_near(line + kEarly.near);
+  if (kEarly.far != 0 && kEarly.step == 64) fetch_far(line + kEarly.far);
 }
 
 inline V dot_bf16(V sum, I w, I x) {
@@ -41,10 +50,8 @@ Rows wanted_rows(const MatmulArgs& a, size_t tile) {
           static_cast<ptrdiff_t>(row) - static_cast<ptrdiff_t>(a.y_first)};
 }
 
-// Whether lines that are fetched early go to the first-level cache, or else to the second. It matters with 32 KB (Zen 4): FP4
-// takes 6 to 14% less from the second level, and FP8 of more than two tokens and BF16 of more than four take 10 to 20% less. With
-// 48 KB (Zen 5) FP4 takes 6% more from there.
-bool fetches_into_l1() {
+// Whether the first-level cache has 48 KB or more (Zen 5) instead of 32 KB (Zen 4).
+bool large_first_level() {
   static const bool large = sysconf(_SC_LEVEL1_DCACHE_SIZE) >= 48 << 10;
   return large;
 }
@@ -52,7 +59,7 @@ bool fetches_into_l1() {
 // ---- FP4 x int8 -----------------------------------------------------------------------------------------------------
 
 // A tile times T tokens.
-template <size_t T, bool kIntoL1>
+template <size_t T, Early kEarly>
 __attribute__((noinline)) void int8_tile(const MatmulArgs& a, size_t tile, size_t token) {
   const size_t padded = padded_cols(a.weight.format, a.weight.cols);
   const size_t offsets = padded / 32 * 4;  // from a group's scale to its offset
@@ -63,15 +70,11 @@ __attribute__((noinline)) void int8_tile(const MatmulArgs& a, size_t tile, size_
     total_a[t] = total_b[t] = _mm512_setzero_ps();
     x[t] = a.x[token + t];
   }
-  // One or two tokens leave all but two lines in 17 to the hardware's prefetchers, which stop at the end of a page: those two have
-  // them at work on the next ones (3% more at one token than without, 15% more at two than with all lines).
-  const auto fetch_ahead = [](const std::byte* p, size_t line) {
-    if (kIntoL1 || T > 2 || line == 0 || line == 8) fetch<kIntoL1>(p + line * 64 + kAheadFp4);
-  };
   const I table = load_line(kTables.fp4_unsigned);
   size_t scale_at = padded;
   for (size_t k = 0; k < padded; k += 64, w += 17 * 64) {
-    fetch_ahead(w, 0);
+    fetch_early<kEarly>(w);
+    if (kEarly.step != 64) fetch_far(w + kEarly.far);
 #pragma GCC unroll 2
     for (size_t g = 0; g < 2; ++g, scale_at += 4) {
       I sum_a[T], sum_b[T];
@@ -81,8 +84,8 @@ __attribute__((noinline)) void int8_tile(const MatmulArgs& a, size_t tile, size_
       for (size_t q = 0; q < 4; ++q) {
         const std::byte* at = w + 64 + g * 512 + q * 64;
         // In the order of addresses, not of use: that is what the hardware's own prefetchers follow.
-        fetch_ahead(w, 1 + g * 8 + 2 * q);
-        fetch_ahead(w, 2 + g * 8 + 2 * q);
+        fetch_early<kEarly>(w + (1 + g * 8 + 2 * q) * 64);
+        fetch_early<kEarly>(w + (2 + g * 8 + 2 * q) * 64);
         const I line_a = load_line(at), line_b = load_line(at + 256);
         const I low_a = _mm512_permutexvar_epi8(line_a, table), low_b = _mm512_permutexvar_epi8(line_b, table);
         const I high_a = _mm512_permutexvar_epi8(_mm512_srli_epi16(line_a, 4), table);
@@ -115,14 +118,6 @@ __attribute__((noinline)) void int8_tile(const MatmulArgs& a, size_t tile, size_
 
 // ---- BF16 products --------------------------------------------------------------------------------------------------
 
-// What a pass over tiles fetches early. One that is alone fetches its own tiles' lines, more bytes ahead when it goes
-// slower for more tokens; the first of several share in fetching the next tile, which the first would else wait for alone: into the
-// second-level cache, since the first does not hold a tile.
-enum class Fetch { kAhead, kAheadIntoL2, kNextTile, kNothing };
-constexpr size_t ahead_of(size_t tokens, Fetch fetch) {
-  return tokens <= 4 && fetch == Fetch::kAhead ? 4096 : 8192;
-}
-
 // totals [2][T][16] += what the listed faint codes of a tile lack; x [T] rows.
 template <size_t T>
 __attribute__((noinline)) void add_faint(const std::byte* list, const uint8_t* scales, size_t padded, const std::byte* const* x,
@@ -147,7 +142,7 @@ __attribute__((noinline)) void add_faint(const std::byte* list, const uint8_t* s
 
 // A tile times T tokens. Where a block has two chains of sums, its even quads are one and its odd ones the other: side by side where
 // registers allow both, since a chain is only as fast as the dot instruction's latency; else one after the other.
-template <size_t T, class Quads, Fetch kFetch>
+template <size_t T, class Quads, Early kEarly>
 __attribute__((noinline)) void wide_tile(const MatmulArgs& a, size_t tile, size_t token, size_t pass = 0) {
   constexpr size_t kQuads = Quads::kCols / 4, kChains = Quads::kChains, kTogether = T <= 4 ? kChains : 1;
   alignas(64) float totals[2][T][16] = {}, even[2][T][16];  // not in registers: each is touched once a block
@@ -155,15 +150,16 @@ __attribute__((noinline)) void wide_tile(const MatmulArgs& a, size_t tile, size_
   const size_t bytes = tile_bytes(a.weight.format, a.weight.cols);
   const std::byte* w = a.weight.data + tile * bytes;
   const uint8_t* scales = a.weight.scales + tile * kTileRows / 128 * ((a.weight.cols + 127) / 128);
-  constexpr size_t kShare = kFetch == Fetch::kNextTile ? Quads::kSpread : 1;
-  constexpr size_t kLines = kFetch == Fetch::kNothing ? 0 : Quads::kLines / kShare;  // fetched a quad
-  const size_t early = kFetch == Fetch::kNextTile ? bytes + pass * (bytes / kShare) : ahead_of(T, kFetch);
+  constexpr size_t kLines = Quads::kLines;
   const Quads quads;
   for (size_t k = 0; k < padded; k += Quads::kCols) {
     const std::byte* x[T];
     for (size_t t = 0; t < T; ++t) x[t] = a.x[token + t] + 2 * k;
     const std::byte* block = Quads::block(w, k);
-    const std::byte* ahead = w + static_cast<size_t>(block - w) / kShare + early;
+    if constexpr (kEarly.step != 64) {
+      for (size_t i = 0; i < kQuads * kLines * 64; i += kEarly.step) fetch_far(block + i + kEarly.far);
+    }
+    const std::byte* next_tile = w + bytes + (pass * bytes + static_cast<size_t>(block - w)) / Quads::kSpread;
 #pragma GCC unroll 2
     for (size_t first = 0; first < kChains; first += kTogether) {
       V sum[kTogether][2][T];
@@ -178,7 +174,11 @@ __attribute__((noinline)) void wide_tile(const MatmulArgs& a, size_t tile, size_
         for (size_t c = 0; c < kTogether; ++c) {
           const size_t q = next + c;
 #pragma GCC unroll 4
-          for (size_t line = 0; line < kLines; ++line, ahead += 64) fetch<kFetch == Fetch::kAhead>(ahead);
+          for (size_t line = 0; line < kLines; ++line) fetch_early<kEarly>(block + (q * kLines + line) * 64);
+          if (kEarly.next_tile) {
+#pragma GCC unroll 4
+            for (size_t line = 0; line < kLines / Quads::kSpread; ++line, next_tile += 64) fetch_far(next_tile);
+          }
           I first_a, second_a, first_b, second_b;
           quads.load(block, q, 0, first_a, second_a);
           quads.load(block, q, 1, first_b, second_b);
@@ -241,18 +241,19 @@ inline void for_passes(size_t tokens, F&& f) {
   }
 }
 
-// A tile times all tokens.
-template <class Quads>
+// A tile times all tokens. The first of several passes share in fetching the next tile, which the first would else wait for
+// alone: into the second-level cache, since the first does not hold a tile.
+template <class Quads, bool kLarge>
 void wide_tokens(const MatmulArgs& a, size_t tile) {
-  const bool into_l1 = fetches_into_l1();
   for_passes<kMostWide>(a.tokens, [&]<size_t T>(size_t token, size_t pass) {
+    constexpr Early kAlone = kLarge ? Early{.near = T <= 4 ? 4096 : 8192} : Quads::early(T);
+    constexpr size_t kNear = kLarge ? 0 : Quads::kNear;
     if (a.tokens <= kMostWide) {
-      constexpr Fetch kSmallL1 = T <= Quads::kFromL1 ? Fetch::kAhead : Fetch::kAheadIntoL2;
-      into_l1 ? wide_tile<T, Quads, Fetch::kAhead>(a, tile, token) : wide_tile<T, Quads, kSmallL1>(a, tile, token);
+      wide_tile<T, Quads, kAlone>(a, tile, token);
     } else if (pass < Quads::kSpread) {
-      wide_tile<T, Quads, Fetch::kNextTile>(a, tile, token, pass);
+      wide_tile<T, Quads, Early{.near = kNear, .next_tile = true}>(a, tile, token, pass);
     } else {
-      wide_tile<T, Quads, Fetch::kNothing>(a, tile, token);
+      wide_tile<T, Quads, Early{.near = kNear}>(a, tile, token);
     }
   });
 }
@@ -265,28 +266,22 @@ bool lists_faint(const MatmulArgs& a, size_t tile) {
   return count <= faint_room(padded);
 }
 
-void matmul_wide(const MatmulArgs& a) {
-  for (size_t tile = a.row_begin / kTileRows; tile < tile_count(a.row_end); ++tile) {
-    switch (a.weight.format) {
-      case WeightFormat::kFp4:
-        wide_tokens<Fp4Quads>(a, tile);
-        break;
-      case WeightFormat::kFp8:
-        lists_faint(a, tile) ? wide_tokens<Fp8Quads>(a, tile) : wide_tokens<Fp8AnyQuads>(a, tile);
-        break;
-      case WeightFormat::kBf16:
-        wide_tokens<Bf16Quads>(a, tile);
-        break;
-      case WeightFormat::kF32:
-        break;
-    }
-  }
-}
-
-template <bool kIntoL1>
-void matmul_int8(const MatmulArgs& a) {
-  for (size_t tile = a.row_begin / kTileRows; tile < tile_count(a.row_end); ++tile) {
-    for_passes<kMostInt8>(a.tokens, [&]<size_t T>(size_t token, size_t) { int8_tile<T, kIntoL1>(a, tile, token); });
+template <bool kLarge>
+void matmul_tile(const MatmulArgs& a, size_t tile) {
+  switch (a.weight.format) {
+    case WeightFormat::kFp4:
+      if (a.format != ActivationFormat::kInt8) return wide_tokens<Fp4Quads, kLarge>(a, tile);
+      for_passes<kMostInt8>(a.tokens, [&]<size_t T>(size_t token, size_t) {
+        constexpr Early kSmall = T <= 2 ? Early{.far = 24 << 10, .step = 17 * 64} : Early{.far = 8192};
+        int8_tile<T, kLarge ? Early{.near = 8192} : kSmall>(a, tile, token);
+      });
+      return;
+    case WeightFormat::kFp8:
+      return lists_faint(a, tile) ? wide_tokens<Fp8Quads, kLarge>(a, tile) : wide_tokens<Fp8AnyQuads, kLarge>(a, tile);
+    case WeightFormat::kBf16:
+      return wide_tokens<Bf16Quads, kLarge>(a, tile);
+    case WeightFormat::kF32:
+      return;
   }
 }
 
@@ -297,10 +292,8 @@ void matmul_in_tiles(const MatmulArgs& all) {
   MatmulArgs a = all;
   for (size_t token = 0; token < all.tokens; token += block, a.x += block, a.y += block) {
     a.tokens = all.tokens - token < block ? all.tokens - token : block;
-    if (a.format != ActivationFormat::kInt8) {
-      matmul_wide(a);
-    } else {
-      fetches_into_l1() ? matmul_int8<true>(a) : matmul_int8<false>(a);
+    for (size_t tile = a.row_begin / kTileRows; tile < tile_count(a.row_end); ++tile) {
+      large_first_level() ? matmul_tile<true>(a, tile) : matmul_tile<false>(a, tile);
     }
   }
 }
