@@ -78,7 +78,7 @@ constexpr ByteTables kTables = make_tables();
 // away. docs/matrix-products.md has what was measured; the distances are a Zen 4's, whose first-level cache is small. With a
 // large one (48 KB, Zen 5) all lines go there, which was faster on it.
 struct Early {
-  size_t near = 0;  // bytes ahead, every line into the first-level cache; 0: none
+  size_t near = 0;         // bytes ahead, every line into the first-level cache; 0: none
   size_t far = 0;          // the same into the second-level one,
   size_t step = 64;        // one line in so many bytes (of FP4, if not all, one in 17 lines)
   bool next_tile = false;  // a share of the next tile, into the second-level one
