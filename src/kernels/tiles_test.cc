@@ -160,6 +160,20 @@ std::vector<float> product(const Kernels& kernels, const WeightView& weight, con
   return y;
 }
 
+// y [tokens, rows] of all tokens and rows, against float64.
+void check_product(const Kernels& kernels, const Matrix& m, const Inputs& in, const std::vector<float>& y) {
+  const size_t rows = m.rows.rows, cols = m.rows.cols;
+  for (size_t i = 0; i < y.size(); ++i) {
+    double sum = 0, size = 0;
+    for (size_t k = 0; k < cols; ++k) {
+      const double term = in.values[i / rows * cols + k] * m.values[i % rows * cols + k];
+      sum += term;
+      size += std::fabs(term);
+    }
+    REQUIRE_MESSAGE(std::fabs(y[i] - sum) <= 4e-6 * size + 1e-30, kernels.name);
+  }
+}
+
 // The matrix unit's loops over its scalar twin.
 const Kernels& twin() {
   static const Kernels table = [] {
@@ -208,17 +222,7 @@ TEST_CASE("tiles give what float64 gives, the same bits for any tokens and rows 
         for (const ActivationFormat input : inputs_of(*kernels, format)) {
           const Inputs in = make_inputs(*kernels->tiles, input, m.tiles, tokens, x);
           const std::vector<float> y = product(*kernels, m.tiles, in, 0, tokens, 0, rows);
-          for (size_t t = 0; t < tokens; ++t) {
-            for (size_t r = 0; r < rows; ++r) {
-              double sum = 0, size = 0;
-              for (size_t k = 0; k < cols; ++k) {
-                const double term = in.values[t * cols + k] * m.values[r * cols + k];
-                sum += term;
-                size += std::fabs(term);
-              }
-              REQUIRE_MESSAGE(std::fabs(y[t * rows + r] - sum) <= 4e-6 * size + 1e-30, kernels->name);
-            }
-          }
+          check_product(*kernels, m, in, y);
           for (size_t together : {1u, 2u, 3u, 4u, 5u, 7u, 8u, 13u}) {
             for (size_t begin = 0; begin < rows; begin += 37) {
               const size_t end = std::min<size_t>(rows, begin + 37);
@@ -294,16 +298,8 @@ TEST_CASE("a faint code among others is right at every place, for any tokens tog
     for (const Kernels* kernels : tile_versions()) {
       const Inputs in = make_inputs(*kernels->tiles, kernels->tiles->wide, m.tiles, tokens, x);
       const std::vector<float> y = product(*kernels, m.tiles, in, 0, tokens, 0, rows);
+      check_product(*kernels, m, in, y);
       for (size_t t = 0; t < tokens; ++t) {
-        for (size_t r = 0; r < rows; ++r) {
-          double sum = 0, size = 0;
-          for (size_t k = 0; k < cols; ++k) {
-            const double term = in.values[t * cols + k] * m.values[r * cols + k];
-            sum += term;
-            size += std::fabs(term);
-          }
-          REQUIRE_MESSAGE(std::fabs(y[t * rows + r] - sum) <= 4e-6 * size, kernels->name);
-        }
         const std::vector<float> alone = product(*kernels, m.tiles, in, t, 1, 0, rows);
         REQUIRE(std::memcmp(alone.data(), y.data() + t * rows, rows * 4) == 0);
       }
