@@ -157,7 +157,7 @@ TEST_CASE("the list of faint codes: all that are in rows and columns, or none wh
       bool nan = false;
       const std::vector<std::byte> out = packed(packers().back(), m.w, tile, tile + 1, nan);
       std::vector<uint32_t> words(1 + room);
-      std::memcpy(words.data(), out.data() + kAround + padded * kTileRows, 4 * words.size());
+      std::memcpy(words.data(), out.data() + kAround + faint_list_place(padded), 4 * words.size());
       return words;
     };
     for (size_t tile = 0; tile < tile_count(rows); ++tile) REQUIRE(list(tile)[0] == 0);

@@ -60,13 +60,12 @@ bool pack_fp8(const HalfTile& h) {
 
 // Behind the lines of an FP8 tile with `rows` rows, from what these hold.
 void list_faint(const HalfTile& h, size_t rows, size_t padded, bool in_range) {
-  constexpr size_t kColumn[4] = {2, 0, 3, 1};
-  std::byte* const list = h.out + padded * kTileRows;
-  std::memset(list, 0, tile_bytes(WeightFormat::kFp8, padded) - padded * kTileRows);
+  std::byte* const list = h.out + faint_list_place(padded);
+  std::memset(list, 0, tile_bytes(WeightFormat::kFp8, padded) - faint_list_place(padded));
   const auto put = [&](size_t place, uint32_t word) { std::memcpy(list + 4 * place, &word, 4); };
   uint32_t count = in_range && h.row_bytes <= 1 << 16 ? 0 : kNoList;
-  for (size_t quad = 0; quad < padded / 4 && count != kNoList; ++quad) {
-    const std::byte* codes = h.out + quad * 128;
+  for (size_t quad = 0; quad < h.row_bytes && count != kNoList; quad += 4) {
+    const std::byte* codes = h.out + quad * kTileRows;
     uint64_t some = 0;  // eight codes at a time: adding the largest exponent leaves the top bit alone where there is none
     for (size_t i = 0; i < 128; i += 8) {
       uint64_t eight;
@@ -74,14 +73,15 @@ void list_faint(const HalfTile& h, size_t rows, size_t padded, bool in_range) {
       some |= ~((eight & 0x7878787878787878u) + 0x7878787878787878u);
     }
     if ((some & 0x8080808080808080u) == 0) continue;
-    for (size_t i = 0; i < 128; ++i) {
-      const size_t row = i / 4, col = quad * 4 + kColumn[i % 4];
-      if ((codes[i] & std::byte{0x78}) != std::byte{0} || row >= rows || col >= h.row_bytes) continue;
+    for (size_t i = 0; i < 4 * rows && count != kNoList; ++i) {
+      const size_t row = i / 4, col = quad + i % 4;
+      const std::byte code = h.out[fp8_place(row, col)];
+      if (col >= h.row_bytes || (code & std::byte{0x78}) != std::byte{0}) continue;
       if (count == faint_room(padded)) {
         count = kNoList;
-        break;
+      } else {
+        put(++count, static_cast<uint32_t>(col << 16 | row << 8 | static_cast<size_t>(code)));
       }
-      put(++count, static_cast<uint32_t>(col << 16 | row << 8 | static_cast<size_t>(codes[i])));
     }
   }
   put(0, count);

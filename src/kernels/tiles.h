@@ -44,6 +44,9 @@ inline constexpr uint8_t kMostListedScale = 127 + 119;  // shifts give 2^-8 of a
 constexpr size_t faint_room(size_t padded) {
   return padded / 32 - 1;
 }
+constexpr size_t faint_list_place(size_t padded) {  // byte of a tile
+  return padded * kTileRows;
+}
 
 constexpr size_t tile_bytes(WeightFormat format, size_t cols) {
   const size_t padded = padded_cols(format, cols);
@@ -51,7 +54,7 @@ constexpr size_t tile_bytes(WeightFormat format, size_t cols) {
     case WeightFormat::kFp4:
       return padded / 64 * (17 * 64);
     case WeightFormat::kFp8:
-      return padded * kTileRows + (4 * (1 + faint_room(padded)) + 63) / 64 * 64;
+      return faint_list_place(padded) + (4 * (1 + faint_room(padded)) + 63) / 64 * 64;
     case WeightFormat::kBf16:
       return padded * kTileRows * 2;
     case WeightFormat::kF32:

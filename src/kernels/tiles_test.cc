@@ -292,7 +292,7 @@ TEST_CASE("a faint code among others is right at every place, for any tokens tog
     }
     m.pack();
     uint32_t count = 0;
-    std::memcpy(&count, m.tiles.data + padded_cols(WeightFormat::kFp8, cols) * kTileRows, 4);
+    std::memcpy(&count, m.tiles.data + faint_list_place(padded_cols(WeightFormat::kFp8, cols)), 4);
     REQUIRE(count >= 1);
     REQUIRE(count != kNoList);
     for (const Kernels* kernels : tile_versions()) {

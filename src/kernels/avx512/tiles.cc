@@ -213,7 +213,7 @@ __attribute__((noinline)) void wide_tile(const MatmulArgs& a, size_t tile, size_
       }
     }
   }
-  if constexpr (Quads::kListsFaint) add_faint<T>(w + padded * kTileRows, scales, padded, a.x + token, totals);
+  if constexpr (Quads::kListsFaint) add_faint<T>(w + faint_list_place(padded), scales, padded, a.x + token, totals);
   const Rows rows = wanted_rows(a, tile);
   for (size_t h = 0; h < 2; ++h) {
     for (size_t t = 0; t < T; ++t) {
@@ -262,7 +262,7 @@ void wide_tokens(const MatmulArgs& a, size_t tile) {
 bool lists_faint(const MatmulArgs& a, size_t tile) {
   const size_t padded = padded_cols(a.weight.format, a.weight.cols);
   uint32_t count;
-  memcpy(&count, a.weight.data + tile * tile_bytes(a.weight.format, a.weight.cols) + padded * kTileRows, 4);
+  memcpy(&count, a.weight.data + tile * tile_bytes(a.weight.format, a.weight.cols) + faint_list_place(padded), 4);
   return count <= faint_room(padded);
 }
 
