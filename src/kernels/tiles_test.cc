@@ -243,7 +243,7 @@ TEST_CASE("tiles give what float64 gives, the same bits for any tokens and rows 
 TEST_CASE("every FP8 and FP4 code is right in tiles, at every size of scale, subnormals included") {
   for (const WeightFormat format : {WeightFormat::kFp4, WeightFormat::kFp8}) {
     const size_t codes = format == WeightFormat::kFp4 ? 16 : 256, cols = 32;
-    for (const uint8_t scale : {0, 1, 100, 127, 200, 245, 255}) {
+    for (const uint8_t scale : {0, 1, 63, 64, 100, 127, 190, 191, 200, 245, 255}) {
       Random random;
       Matrix m = make_matrix(format, codes, cols, random);
       std::fill(m.scales.begin(), m.scales.end(), scale);
@@ -271,6 +271,52 @@ TEST_CASE("every FP8 and FP4 code is right in tiles, at every size of scale, sub
             }
           }
         }
+      }
+    }
+  }
+}
+
+// AVX-512 adds the exponents of FP4's scales to those of the activations' while both are usual, and multiplies them else.
+TEST_CASE("an extreme scale of FP4 or of an activation is right, and changes no bit of other rows and tokens") {
+  Random random;
+  const size_t rows = 96, cols = 128, tokens = 7;
+  Matrix m = make_matrix(WeightFormat::kFp4, rows, cols, random);
+  m.scales[0] = 120;
+  m.pack();
+  std::vector<float> x(tokens * cols);
+  for (float& v : x) v = random.normal();
+  std::fill(x.begin() + 64, x.begin() + 96, 0.f);
+  const size_t odd_row = 45, odd_token = 3;
+  for (const Kernels* kernels : tile_versions()) {
+    for (const ActivationFormat input : inputs_of(*kernels, WeightFormat::kFp4)) {
+      const Inputs in = make_inputs(*kernels->tiles, input, m.tiles, tokens, x);
+      const std::vector<float> usual = product(*kernels, m.tiles, in, 0, tokens, 0, rows);
+      check_product(*kernels, m, in, usual);
+      const auto same = [&](const std::vector<float>& y, size_t but_row, size_t but_token) {
+        for (size_t t = 0; t < tokens; ++t) {
+          for (size_t r = 0; r < rows; ++r) {
+            if (r == but_row || t == but_token) continue;
+            REQUIRE_MESSAGE(std::memcmp(&y[t * rows + r], &usual[t * rows + r], 4) == 0, kernels->name << " " << r << " " << t);
+          }
+        }
+      };
+      for (const uint8_t scale : {0, 1, 63, 64, 190, 191, 220}) {
+        Matrix with = m;
+        with.rows.data = with.bytes.data() + 1;
+        with.rows.scales = with.scales.data();
+        with.scales[odd_row * (cols / 32) + 2] = scale;
+        with.pack();
+        const std::vector<float> y = product(*kernels, with.tiles, in, 0, tokens, 0, rows);
+        check_product(*kernels, with, in, y);
+        same(y, odd_row, tokens);
+      }
+      for (const float size : {0x1p-126f, 0x1p-98f, 0x1p-63f, 0x1p-62f, 0x1p-55f, 0x1p60f, 0x1p63f, 0x1p64f, 0x1p100f, 0x1p119f}) {
+        std::vector<float> with = x;
+        for (size_t c = 32; c < 64; ++c) with[odd_token * cols + c] *= size;
+        const Inputs other = make_inputs(*kernels->tiles, input, m.tiles, tokens, with);
+        const std::vector<float> y = product(*kernels, m.tiles, other, 0, tokens, 0, rows);
+        check_product(*kernels, m, other, y);
+        same(y, rows, odd_token);
       }
     }
   }

@@ -75,8 +75,8 @@ constexpr ByteTables kTables = make_tables();
 // What is fetched early while a tile passes, each line or only some. What the hardware's prefetchers keep up with by themselves
 // (few instructions a line) is best left to them: they stop at the end of a page, so a line now and then has them at work on the
 // next one, and more than that is in their way. With more tokens a core does not look as far ahead as memory is
-// away. docs/matrix-products.md has what was measured; the distances are a Zen 4's, whose first-level cache is small. With a
-// large one (48 KB, Zen 5) all lines go there, which was faster on it.
+// away. docs/matrix-products.md has what was measured: on a Zen 4, whose first-level cache is small, and for `large` ones (48 KB) on
+// a Zen 5, whose prefetchers do less.
 struct Early {
   size_t near = 0;         // bytes ahead, every line into the first-level cache; 0: none
   size_t far = 0;          // the same into the second-level one,
@@ -93,18 +93,20 @@ struct Early {
 struct Fp8Quads {
   static constexpr size_t kCols = 128, kLines = 2;  // of a block; lines a quad
   static constexpr size_t kSpread = 2;              // passes over a tile that share in fetching the next one
-  static constexpr size_t kNear = 3072;             // bytes ahead, when a tile comes from the second-level cache
   static constexpr size_t kChains = 2;              // of sums in a block
   static constexpr bool kListsFaint = true, kScaled = true;
   I mask = _mm512_set1_epi16(static_cast<short>(0x87f0)), exponent = _mm512_set1_epi16(112 << 7);
 
-  static constexpr Early early(size_t tokens) {
+  static constexpr Early early(size_t tokens, bool large) {
+    if (large && tokens <= 4) return {.near = 8192, .far = 16 << 10, .step = 1024};
+    if (large) return {.near = 8192, .far = 12 << 10};
     if (tokens == 1) return {.far = 16 << 10, .step = 4096};
     if (tokens == 2) return {.near = 6144, .far = 12 << 10, .step = 512};
     if (tokens == 3) return {.near = 2048, .far = 16 << 10};
     if (tokens == 4) return {.near = 3072, .far = 16 << 10};
     return {.near = 3072, .far = 8192};
   }
+  static constexpr size_t near(bool large) { return large ? 4096 : 3072; }  // when a tile comes from the second-level cache
   inline I placed(I code) const {
     return _mm512_ternarylogic_epi32(_mm512_srai_epi16(code, 4), mask, exponent, 0xea);  // (a & b) | c
   }
@@ -144,9 +146,11 @@ struct Fp8AnyQuads : Fp8Quads {
 };
 
 struct Bf16Quads {
-  static constexpr size_t kCols = 128, kLines = 4, kSpread = 2, kNear = 0, kChains = 1;
+  static constexpr size_t kCols = 128, kLines = 4, kSpread = 2, kChains = 1;
   static constexpr bool kListsFaint = false, kScaled = false;
-  static constexpr Early early(size_t tokens) {
+  static constexpr size_t near(bool) { return 0; }
+  static constexpr Early early(size_t tokens, bool large) {
+    if (large) return {.near = 8192};
     return {.far = 8192, .step = tokens <= 6 ? size_t{4096} : size_t{64}};
   }
   inline void load(const std::byte* block, size_t q, size_t h, I& first, I& second) const {
@@ -159,11 +163,14 @@ struct Bf16Quads {
 
 // For the reference policy: E4M3 activations are exact in BF16, not in int8.
 struct Fp4Quads {
-  static constexpr size_t kCols = 32, kLines = 1, kSpread = 1, kNear = 0, kChains = 1;
+  static constexpr size_t kCols = 32, kLines = 1, kSpread = 1, kChains = 1;
   static constexpr bool kListsFaint = false, kScaled = true;
   I high_table = load_line(kTables.fp4_high), low_table = load_line(kTables.fp4_low);
 
-  static constexpr Early early(size_t tokens) { return tokens <= 4 ? Early{.near = 4096} : Early{.far = 8192}; }
+  static constexpr size_t near(bool) { return 0; }
+  static constexpr Early early(size_t tokens, bool large) {
+    return tokens <= 4 ? Early{.near = 4096} : large ? Early{.near = 8192} : Early{.far = 8192};
+  }
   inline void load(const std::byte* block, size_t q, size_t h, I& first, I& second) const {
     I code = load_line(block + h * 256 + q / 2 * 64);
     if (q % 2 == 1) code = _mm512_srli_epi16(code, 4);

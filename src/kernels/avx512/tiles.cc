@@ -58,12 +58,50 @@ bool large_first_level() {
 
 // ---- FP4 x int8 -----------------------------------------------------------------------------------------------------
 
+// Weights' scales are powers of two, so their products with activations' scales are additions to exponents, which leave the units
+// that multiply to the dot products. That holds while the product is a normal number: codes and exponents within these.
+// Anything else, NaN too, takes multiplications (kAnyScale): the same bits, where both can be had.
+constexpr uint8_t kLeastScale = 64, kMostScale = 190;
+
+template <bool kAnyScale>
+inline I int8_scale(const std::byte* p) {
+  if (kAnyScale) return bits(e8m0(p));
+  const I code = _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+  return _mm512_slli_epi32(_mm512_sub_epi32(code, _mm512_set1_epi32(127)), 23);
+}
+template <bool kAnyScale>
+inline V scaled(I weight, I x) {
+  return kAnyScale ? _mm512_mul_ps(from_bits(weight), from_bits(x)) : from_bits(_mm512_add_epi32(weight, x));
+}
+
+// Of a line of scales, those that need kAnyScale.
+inline __mmask64 unusual_codes(I codes) {
+  const I from_least = _mm512_sub_epi8(codes, _mm512_set1_epi8(kLeastScale));
+  return _mm512_cmpgt_epu8_mask(from_least, _mm512_set1_epi8(static_cast<char>(kMostScale - kLeastScale)));
+}
+// Whether scales of the activations do.
+bool unusual_activations(const MatmulArgs& a) {
+  const size_t padded = padded_cols(a.weight.format, a.weight.cols), groups = padded / 32;
+  __mmask16 unusual = 0;
+  for (size_t t = 0; t < a.tokens; ++t) {
+    for (size_t g = 0; g < groups; g += 16) {
+      const __mmask16 mask = groups - g < 16 ? static_cast<__mmask16>((1u << (groups - g)) - 1) : 0xffff;
+      const I scale = _mm512_maskz_loadu_epi32(mask, a.x[t] + padded + 4 * g);
+      const I from_least = _mm512_sub_epi32(scale, iset1(kLeastScale << 23));
+      unusual |= _mm512_mask_cmpge_epu32_mask(mask, from_least, iset1((kMostScale - kLeastScale + 1) << 23));
+    }
+  }
+  return unusual != 0;
+}
+
 // A tile times T tokens.
-template <size_t T, Early kEarly>
-__attribute__((noinline)) void int8_tile(const MatmulArgs& a, size_t tile, size_t token) {
+template <size_t T, Early kEarly, bool kAnyScale>
+__attribute__((noinline)) void int8_tile(const MatmulArgs& a, size_t tile, size_t token, size_t pass = 0) {
   const size_t padded = padded_cols(a.weight.format, a.weight.cols);
   const size_t offsets = padded / 32 * 4;  // from a group's scale to its offset
-  const std::byte* w = a.weight.data + tile * tile_bytes(a.weight.format, a.weight.cols);
+  const size_t bytes = tile_bytes(a.weight.format, a.weight.cols);
+  const std::byte* w = a.weight.data + tile * bytes;
+  const std::byte* next_tile = w + bytes + pass * bytes / 2;
   V total_a[T], total_b[T];
   const std::byte* x[T];
   for (size_t t = 0; t < T; ++t) {
@@ -72,9 +110,16 @@ __attribute__((noinline)) void int8_tile(const MatmulArgs& a, size_t tile, size_
   }
   const I table = load_line(kTables.fp4_unsigned);
   size_t scale_at = padded;
+  __mmask64 unusual = 0;
   for (size_t k = 0; k < padded; k += 64, w += 17 * 64) {
+    if (!kAnyScale) unusual = _kor_mask64(unusual, unusual_codes(load_line(w)));
     fetch_early<kEarly>(w);
     if (kEarly.step != 64) fetch_far(w + kEarly.far);
+    if constexpr (kEarly.next_tile) {
+#pragma GCC unroll 9
+      for (size_t line = 0; line < 9; ++line) fetch_far(next_tile + 64 * line);
+      next_tile += 17 * 64 / 2;
+    }
 #pragma GCC unroll 2
     for (size_t g = 0; g < 2; ++g, scale_at += 4) {
       I sum_a[T], sum_b[T];
@@ -99,15 +144,16 @@ __attribute__((noinline)) void int8_tile(const MatmulArgs& a, size_t tile, size_
           sum_b[t] = _mm512_dpbusd_epi32(sum_b[t], high_b, high);
         }
       }
-      const V scale_a = e8m0(w + 32 * g), scale_b = e8m0(w + 32 * g + 16);
+      const I scale_a = int8_scale<kAnyScale>(w + 32 * g), scale_b = int8_scale<kAnyScale>(w + 32 * g + 16);
 #pragma GCC unroll 8
       for (size_t t = 0; t < T; ++t) {
-        const V scale = _mm512_castsi512_ps(broadcast4(x[t] + scale_at));
-        total_a[t] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum_a[t]), _mm512_mul_ps(scale_a, scale), total_a[t]);
-        total_b[t] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum_b[t]), _mm512_mul_ps(scale_b, scale), total_b[t]);
+        const I scale = broadcast4(x[t] + scale_at);
+        total_a[t] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum_a[t]), scaled<kAnyScale>(scale_a, scale), total_a[t]);
+        total_b[t] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum_b[t]), scaled<kAnyScale>(scale_b, scale), total_b[t]);
       }
     }
   }
+  if (!kAnyScale && unusual != 0) return int8_tile<T, Early{}, true>(a, tile, token);
   const Rows rows = wanted_rows(a, tile);
   for (size_t t = 0; t < T; ++t) {
     float* y = a.y[token + t] + rows.y;
@@ -246,10 +292,9 @@ inline void for_passes(size_t tokens, F&& f) {
 template <class Quads, bool kLarge>
 void wide_tokens(const MatmulArgs& a, size_t tile) {
   for_passes<kMostWide>(a.tokens, [&]<size_t T>(size_t token, size_t pass) {
-    constexpr Early kAlone = kLarge ? Early{.near = T <= 4 ? 4096 : 8192} : Quads::early(T);
-    constexpr size_t kNear = kLarge ? 0 : Quads::kNear;
+    constexpr size_t kNear = Quads::near(kLarge);
     if (a.tokens <= kMostWide) {
-      wide_tile<T, Quads, kAlone>(a, tile, token);
+      wide_tile<T, Quads, Quads::early(T, kLarge)>(a, tile, token);
     } else if (pass < Quads::kSpread) {
       wide_tile<T, Quads, Early{.near = kNear, .next_tile = true}>(a, tile, token, pass);
     } else {
@@ -266,16 +311,27 @@ bool lists_faint(const MatmulArgs& a, size_t tile) {
   return count <= faint_room(padded);
 }
 
+template <bool kLarge, bool kAnyScale>
+void int8_tokens(const MatmulArgs& a, size_t tile) {
+  for_passes<kMostInt8>(a.tokens, [&]<size_t T>(size_t token, size_t pass) {
+    constexpr Early kSmall = T <= 2 ? Early{.far = 24 << 10, .step = 17 * 64} : Early{.far = 8192};
+    constexpr Early kAlone = kLarge ? Early{.near = 8192, .far = 24 << 10, .step = 17 * 64} : kSmall;
+    if (!kLarge || a.tokens <= kMostInt8) {
+      int8_tile<T, kAlone, kAnyScale>(a, tile, token);
+    } else if (pass < 2) {
+      int8_tile<T, Early{.near = 4096, .next_tile = true}, kAnyScale>(a, tile, token, pass);
+    } else {
+      int8_tile<T, Early{.near = 4096}, kAnyScale>(a, tile, token);
+    }
+  });
+}
+
 template <bool kLarge>
-void matmul_tile(const MatmulArgs& a, size_t tile) {
+void matmul_tile(const MatmulArgs& a, size_t tile, bool any_scale) {
   switch (a.weight.format) {
     case WeightFormat::kFp4:
       if (a.format != ActivationFormat::kInt8) return wide_tokens<Fp4Quads, kLarge>(a, tile);
-      for_passes<kMostInt8>(a.tokens, [&]<size_t T>(size_t token, size_t) {
-        constexpr Early kSmall = T <= 2 ? Early{.far = 24 << 10, .step = 17 * 64} : Early{.far = 8192};
-        int8_tile<T, kLarge ? Early{.near = 8192} : kSmall>(a, tile, token);
-      });
-      return;
+      return any_scale ? int8_tokens<kLarge, true>(a, tile) : int8_tokens<kLarge, false>(a, tile);
     case WeightFormat::kFp8:
       return lists_faint(a, tile) ? wide_tokens<Fp8Quads, kLarge>(a, tile) : wide_tokens<Fp8AnyQuads, kLarge>(a, tile);
     case WeightFormat::kBf16:
@@ -289,11 +345,12 @@ void matmul_in_tiles(const MatmulArgs& all) {
   const size_t row_bytes = activation_bytes(all.format, padded_cols(all.weight.format, all.weight.cols));
   constexpr size_t kUnit = kMostInt8 * kMostWide;  // whole passes
   const size_t block = kBlockBytes / row_bytes < kUnit ? kUnit : kBlockBytes / row_bytes / kUnit * kUnit;
+  const bool any_scale = all.format == ActivationFormat::kInt8 && unusual_activations(all);
   MatmulArgs a = all;
   for (size_t token = 0; token < all.tokens; token += block, a.x += block, a.y += block) {
     a.tokens = all.tokens - token < block ? all.tokens - token : block;
     for (size_t tile = a.row_begin / kTileRows; tile < tile_count(a.row_end); ++tile) {
-      large_first_level() ? matmul_tile<true>(a, tile) : matmul_tile<false>(a, tile);
+      large_first_level() ? matmul_tile<true>(a, tile, any_scale) : matmul_tile<false>(a, tile, any_scale);
     }
   }
 }
@@ -305,8 +362,9 @@ inline void narrow_group(V first, V second, std::byte* codes, std::byte* scale, 
   const __mmask16 nan = static_cast<__mmask16>(_mm512_cmp_ps_mask(first, first, _CMP_UNORD_Q) |
                                                _mm512_cmp_ps_mask(second, second, _CMP_UNORD_Q));
   const float most = _mm512_reduce_max_ps(_mm512_max_ps(_mm512_abs_ps(first), _mm512_abs_ps(second)));
-  const float unit = nan != 0 ? __builtin_nanf("") : most / 127 * 0.5f;
-  const V inverse = _mm512_set1_ps(most > 0x1p-100f ? 127 / most : 0);
+  const bool zero = !(most > 0x1p-100f);  // as good as, and so any scale will do
+  const float unit = nan != 0 ? __builtin_nanf("") : zero ? 1 : most / 127 * 0.5f;
+  const V inverse = _mm512_set1_ps(zero ? 0 : 127 / most);
   const __m128i low = _mm512_cvtsepi32_epi8(_mm512_cvtps_epi32(_mm512_mul_ps(first, inverse)));
   const __m128i high = _mm512_cvtsepi32_epi8(_mm512_cvtps_epi32(_mm512_mul_ps(second, inverse)));
   _mm_storeu_si128(reinterpret_cast<__m128i*>(codes), low);
