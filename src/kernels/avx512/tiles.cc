@@ -24,6 +24,10 @@ inline I broadcast4(const std::byte* p) {
   _mm_prefetch(reinterpret_cast<const char*>(p), _MM_HINT_T1);
 }
 
+[[gnu::always_inline]] inline void fetch_to_write(const float* p) {
+  __builtin_prefetch(p, 1);
+}
+
 // What each line comes with.
 template <Early kEarly>
 [[gnu::always_inline]] inline void fetch_early(const std::byte* line) {
@@ -108,6 +112,12 @@ __attribute__((noinline)) void int8_tile(const MatmulArgs& a, size_t tile, size_
     total_a[t] = total_b[t] = _mm512_setzero_ps();
     x[t] = a.x[token + t];
   }
+  const Rows rows = wanted_rows(a, tile);
+  if (T > 2) {
+    for (size_t t = 0; t < T; ++t) {
+      for (size_t h = 0; h < 2; ++h) fetch_to_write(a.y[token + t] + rows.y + 16 * h);
+    }
+  }
   const I table = load_line(kTables.fp4_unsigned);
   size_t scale_at = padded;
   __mmask64 unusual = 0;
@@ -154,7 +164,6 @@ __attribute__((noinline)) void int8_tile(const MatmulArgs& a, size_t tile, size_
     }
   }
   if (!kAnyScale && unusual != 0) return int8_tile<T, Early{}, true>(a, tile, token);
-  const Rows rows = wanted_rows(a, tile);
   for (size_t t = 0; t < T; ++t) {
     float* y = a.y[token + t] + rows.y;
     _mm512_mask_storeu_ps(y, rows.half[0], total_a[t]);
@@ -198,6 +207,12 @@ __attribute__((noinline)) void wide_tile(const MatmulArgs& a, size_t tile, size_
   const uint8_t* scales = a.weight.scales + tile * kTileRows / 128 * ((a.weight.cols + 127) / 128);
   constexpr size_t kLines = Quads::kLines;
   const Quads quads;
+  const Rows rows = wanted_rows(a, tile);
+  if (T > 4) {
+    for (size_t t = 0; t < T; ++t) {
+      for (size_t h = 0; h < 2; ++h) fetch_to_write(a.y[token + t] + rows.y + 16 * h);
+    }
+  }
   for (size_t k = 0; k < padded; k += Quads::kCols) {
     const std::byte* x[T];
     for (size_t t = 0; t < T; ++t) x[t] = a.x[token + t] + 2 * k;
@@ -260,7 +275,6 @@ __attribute__((noinline)) void wide_tile(const MatmulArgs& a, size_t tile, size_
     }
   }
   if constexpr (Quads::kListsFaint) add_faint<T>(w + faint_list_place(padded), scales, padded, a.x + token, totals);
-  const Rows rows = wanted_rows(a, tile);
   for (size_t h = 0; h < 2; ++h) {
     for (size_t t = 0; t < T; ++t) {
       _mm512_mask_storeu_ps(a.y[token + t] + rows.y + 16 * h, rows.half[h], _mm512_load_ps(totals[h][t]));
