@@ -81,7 +81,7 @@ struct Early {
   size_t near = 0;         // bytes ahead, every line into the first-level cache; 0: none
   size_t far = 0;          // the same into the second-level one,
   size_t step = 64;        // one line in so many bytes (of FP4, if not all, one in 17 lines)
-  bool next_tile = false;  // a share of the next tile, into the second-level one
+  size_t next_tile = 0;    // into the second-level one, a share of the next tile: 1 / next_tile
 };
 
 // How columns 4q, 4q + 1 and 4q + 2, 4q + 3 of half h of a block become two vectors of 16 rows' BF16 pairs. A block is

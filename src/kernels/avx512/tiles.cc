@@ -105,7 +105,8 @@ __attribute__((noinline)) void int8_tile(const MatmulArgs& a, size_t tile, size_
   const size_t offsets = padded / 32 * 4;  // from a group's scale to its offset
   const size_t bytes = tile_bytes(a.weight.format, a.weight.cols);
   const std::byte* w = a.weight.data + tile * bytes;
-  const std::byte* next_tile = w + bytes + pass * bytes / 2;
+  constexpr size_t kShares = kEarly.next_tile == 0 ? 1 : kEarly.next_tile;
+  const std::byte* next_tile = w + bytes + pass * bytes / kShares;
   V total_a[T], total_b[T];
   const std::byte* x[T];
   for (size_t t = 0; t < T; ++t) {
@@ -125,10 +126,10 @@ __attribute__((noinline)) void int8_tile(const MatmulArgs& a, size_t tile, size_
     if (!kAnyScale) unusual = _kor_mask64(unusual, unusual_codes(load_line(w)));
     fetch_early<kEarly>(w);
     if (kEarly.step != 64) fetch_far(w + kEarly.far);
-    if constexpr (kEarly.next_tile) {
+    if constexpr (kEarly.next_tile != 0) {
 #pragma GCC unroll 9
-      for (size_t line = 0; line < 9; ++line) fetch_far(next_tile + 64 * line);
-      next_tile += 17 * 64 / 2;
+      for (size_t line = 0; line * kShares < 17; ++line) fetch_far(next_tile + 64 * line);
+      next_tile += 17 * 64 / kShares;
     }
 #pragma GCC unroll 2
     for (size_t g = 0; g < 2; ++g, scale_at += 4) {
@@ -236,7 +237,7 @@ __attribute__((noinline)) void wide_tile(const MatmulArgs& a, size_t tile, size_
           const size_t q = next + c;
 #pragma GCC unroll 4
           for (size_t line = 0; line < kLines; ++line) fetch_early<kEarly>(block + (q * kLines + line) * 64);
-          if (kEarly.next_tile) {
+          if (kEarly.next_tile != 0) {
 #pragma GCC unroll 4
             for (size_t line = 0; line < kLines / Quads::kSpread; ++line, next_tile += 64) fetch_far(next_tile);
           }
@@ -310,7 +311,7 @@ void wide_tokens(const MatmulArgs& a, size_t tile) {
     if (a.tokens <= kMostWide) {
       wide_tile<T, Quads, Quads::early(T, kLarge)>(a, tile, token);
     } else if (pass < Quads::kSpread) {
-      wide_tile<T, Quads, Early{.near = kNear, .next_tile = true}>(a, tile, token, pass);
+      wide_tile<T, Quads, Early{.near = kNear, .next_tile = Quads::kSpread}>(a, tile, token, pass);
     } else {
       wide_tile<T, Quads, Early{.near = kNear}>(a, tile, token);
     }
@@ -332,8 +333,10 @@ void int8_tokens(const MatmulArgs& a, size_t tile) {
     constexpr Early kAlone = kLarge ? Early{.near = 8192, .far = 24 << 10, .step = 17 * 64} : kSmall;
     if (!kLarge || a.tokens <= kMostInt8) {
       int8_tile<T, kAlone, kAnyScale>(a, tile, token);
-    } else if (pass < 2) {
-      int8_tile<T, Early{.near = 4096, .next_tile = true}, kAnyScale>(a, tile, token, pass);
+    } else if (a.tokens <= 2 * kMostInt8) {
+      int8_tile<T, Early{.near = 4096, .next_tile = 2}, kAnyScale>(a, tile, token, pass);
+    } else if (pass < 3) {
+      int8_tile<T, Early{.near = 4096, .next_tile = 3}, kAnyScale>(a, tile, token, pass);
     } else {
       int8_tile<T, Early{.near = 4096}, kAnyScale>(a, tile, token);
     }
