@@ -180,6 +180,43 @@ TEST_CASE("attend equals a float64 softmax with the sink, for every row format, 
   }
 }
 
+TEST_CASE("every E4M3 code of a stored row is right at every size of its scale") {
+  Random random;
+  const size_t nope = 256, dim = nope + 64;
+  for (const Kernels* kernels : versions()) {
+    for (const AttendPrecision precision : {AttendPrecision::kFloat, AttendPrecision::kFast}) {
+      Rows rows({KvFormat::kPacked, dim, 64}, 1, random);
+      std::vector<float> q(dim, 0.f), sink = {-1e30f}, out(dim), scratch(attend_scratch_floats(1, dim));
+      const auto run = [&] {
+        kernels->attend({rows.kv, rows.pointers.data(), 1, q.data(), sink.data(), 1, 1.f, precision, out.data(), scratch.data()});
+      };
+      std::byte* row = rows.bytes.data() + (rows.pointers[0] - rows.bytes.data());
+      for (const int scale : {0, 1, 7, 9, 10, 11, 60, 127, 200, 245, 246, 247, 250, 254}) {
+        double exact[nope];
+        for (size_t i = 0; i < nope; ++i) {
+          exact[i] = static_cast<double>(e4m3_to_f32(static_cast<uint8_t>(i))) * std::exp2(scale - 127);
+          const bool fits = std::fabs(exact[i]) < 0x1p127;  // NaN does not
+          if (!fits) exact[i] = 0;
+          row[i] = static_cast<std::byte>(fits ? i : 0);
+        }
+        for (size_t i = 0; i < nope / 64; ++i) row[nope + 128 + i] = static_cast<std::byte>(scale);
+        run();
+        for (size_t i = 0; i < nope; ++i) {
+          // The BF16 instruction takes values below 2^-126 for zero.
+          const bool right = out[i] == exact[i] || (std::fabs(exact[i]) < 0x1p-126 && std::fabs(out[i]) <= 0x1p-126f);
+          CHECK_MESSAGE(right, fmt::format("{} code {} scale {}: {}", kernels->name, i, scale, out[i]));
+        }
+        row[77] = std::byte{0x7f};
+        run();
+        CHECK(std::isnan(out[77]));
+        row[77] = std::byte{0xff};
+        run();
+        CHECK(std::isnan(out[77]));
+      }
+    }
+  }
+}
+
 TEST_CASE("a head's attention is the same bits whichever heads share the call") {
   Random random;
   const size_t dim = 128, heads = 21;

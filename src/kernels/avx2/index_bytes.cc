@@ -191,7 +191,7 @@ void index_scores(const IndexScoreArgs& a) {
       if (whole[t] != 0) continue;
       if (!decoded) decode_keys(a, begin, count, rows);
       decoded = true;
-      pack_queries<FloatUnit>(a.q + t * a.heads * dim, a.heads, dim, lanes, dim, q);
+      pack_queries<FloatUnit>(a.q + t * a.heads * dim, a.heads, dim, lanes, lanes, dim, q);
       score_keys(a, t, q, rows, count, s, a.scores + t * a.stride + begin);
     }
   }

@@ -293,7 +293,7 @@ void index_scores_vnni(const IndexScoreArgs& a) {
       if (wide == 0) continue;
       if (!decoded) decode_keys(a, begin, count, rows);
       decoded = true;
-      pack_queries<FloatUnit>(a.q + t * a.heads * dim, a.heads, dim, lanes, dim, q);
+      pack_queries<FloatUnit>(a.q + t * a.heads * dim, a.heads, dim, lanes, lanes, dim, q);
       score_keys(a, t, q, rows, count, s, floats);
       for (size_t j = 0; j < count; ++j) {
         if (wide >> j & 1) out[j] = floats[j];
