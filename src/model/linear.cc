@@ -9,8 +9,9 @@ namespace nautile {
 namespace {
 
 // An item of work reads about so many bytes of weights, unless that would be more than a tenth of a worker's share of
-// the call.
-constexpr size_t kItemBytes = 128 << 10;
+// the call. Long ones read faster; with many tokens they take too long for all workers to end together.
+constexpr size_t kLongItem = 512 << 10, kItem = 128 << 10;
+constexpr size_t kTokensOfLongItems = 8;
 constexpr size_t kTokenBlock = 64;
 // Up to so many tokens the caller narrows the input by itself: waking the others would take longer.
 constexpr size_t kFewTokens = 4;
@@ -80,7 +81,7 @@ void Linear::operator()(Step& step, std::span<const Product> products, size_t to
       if (!in.as_it_is) in.rows.write(step, t, in.product->x + t * in.product->x_stride, in.official);
     }
   });
-  const size_t most = std::min(kItemBytes, all_bytes / (10 * threads));
+  const size_t most = std::min(tokens <= kTokensOfLongItems ? kLongItem : kItem, all_bytes / (10 * threads));
   parts_.resize(nodes * products.size());
   counts_.assign(nodes, 0);
   for (size_t i = 0; i < parts_.size(); ++i) {
