@@ -165,6 +165,20 @@ inline V e4m3_bits(const void* p) {
   const __mmask16 nan = _mm512_cmpeq_epi32_mask(_mm512_or_si512(placed, _mm512_set1_epi32(INT32_MIN)), all);
   return _mm512_castsi512_ps(_mm512_mask_or_epi32(placed, nan, placed, _mm512_set1_epi32(0x7fc00000)));
 }
+// The BF16 value of an E4M3 code without its sign; 127 is NaN.
+constexpr uint16_t bf16_of_e4m3(unsigned code) {
+  unsigned exponent = code >> 3, mantissa = code & 7;
+  if (code == 127) return 0x7fc0;
+  if (code == 0) return 0;
+  if (exponent == 0) {
+    exponent = 1;
+    while ((mantissa & 8) == 0) {
+      mantissa <<= 1;
+      --exponent;
+    }
+  }
+  return static_cast<uint16_t>((exponent + 120) << 7 | (mantissa & 7) << 4);
+}
 // 32 E2M1 values times `scale` from 16 bytes, in column order. A table index looks at four bits only, so the other nibble
 // may stay where it is.
 inline void load_e2m1(const void* p, float scale, V out[2]) {

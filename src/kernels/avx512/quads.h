@@ -26,21 +26,7 @@ inline V e8m0_all(uint8_t code) {
   return from_bits(iset1(static_cast<int>(bits)));
 }
 
-// The BF16 value of an E4M3 code without its sign; 127 is NaN.
-constexpr uint16_t bf16_of_e4m3(unsigned code) {
-  unsigned exponent = code >> 3, mantissa = code & 7;
-  if (code == 127) return 0x7fc0;
-  if (code == 0) return 0;
-  if (exponent == 0) {
-    exponent = 1;
-    while ((mantissa & 8) == 0) {
-      mantissa <<= 1;
-      --exponent;
-    }
-  }
-  return static_cast<uint16_t>((exponent + 120) << 7 | (mantissa & 7) << 4);
-}
-// Of an E2M1 code.
+// The BF16 value of an E2M1 code.
 constexpr uint16_t bf16_of_e2m1(unsigned code) {
   constexpr uint16_t kValues[8] = {0, 0x3f00, 0x3f80, 0x3fc0, 0x4000, 0x4040, 0x4080, 0x40c0};
   return static_cast<uint16_t>(kValues[code & 7] | (code & 8) << 12);
