@@ -326,21 +326,25 @@ bool lists_faint(const MatmulArgs& a, size_t tile) {
   return count <= faint_room(padded);
 }
 
-template <bool kLarge, bool kAnyScale>
+template <bool kLarge>
 void int8_tokens(const MatmulArgs& a, size_t tile) {
   for_passes<kMostInt8>(a.tokens, [&]<size_t T>(size_t token, size_t pass) {
     constexpr Early kSmall = T <= 2 ? Early{.far = 24 << 10, .step = 17 * 64} : Early{.far = 8192};
     constexpr Early kAlone = kLarge ? Early{.near = 8192, .far = 24 << 10, .step = 17 * 64} : kSmall;
     if (!kLarge || a.tokens <= kMostInt8) {
-      int8_tile<T, kAlone, kAnyScale>(a, tile, token);
+      int8_tile<T, kAlone, false>(a, tile, token);
     } else if (a.tokens <= 2 * kMostInt8) {
-      int8_tile<T, Early{.near = 4096, .next_tile = 2}, kAnyScale>(a, tile, token, pass);
+      int8_tile<T, Early{.near = 4096, .next_tile = 2}, false>(a, tile, token, pass);
     } else if (pass < 3) {
-      int8_tile<T, Early{.near = 4096, .next_tile = 3}, kAnyScale>(a, tile, token, pass);
+      int8_tile<T, Early{.near = 4096, .next_tile = 3}, false>(a, tile, token, pass);
     } else {
-      int8_tile<T, Early{.near = 4096}, kAnyScale>(a, tile, token);
+      int8_tile<T, Early{.near = 4096}, false>(a, tile, token);
     }
   });
+}
+
+void int8_tokens_any_scale(const MatmulArgs& a, size_t tile) {
+  for_passes<kMostInt8>(a.tokens, [&]<size_t T>(size_t token, size_t) { int8_tile<T, Early{}, true>(a, tile, token); });
 }
 
 template <bool kLarge>
@@ -348,7 +352,7 @@ void matmul_tile(const MatmulArgs& a, size_t tile, bool any_scale) {
   switch (a.weight.format) {
     case WeightFormat::kFp4:
       if (a.format != ActivationFormat::kInt8) return wide_tokens<Fp4Quads, kLarge>(a, tile);
-      return any_scale ? int8_tokens<kLarge, true>(a, tile) : int8_tokens<kLarge, false>(a, tile);
+      return any_scale ? int8_tokens_any_scale(a, tile) : int8_tokens<kLarge>(a, tile);
     case WeightFormat::kFp8:
       return lists_faint(a, tile) ? wide_tokens<Fp8Quads, kLarge>(a, tile) : wide_tokens<Fp8AnyQuads, kLarge>(a, tile);
     case WeightFormat::kBf16:
@@ -362,12 +366,14 @@ void matmul_in_tiles(const MatmulArgs& all) {
   const size_t row_bytes = activation_bytes(all.format, padded_cols(all.weight.format, all.weight.cols));
   constexpr size_t kUnit = kMostInt8 * kMostWide;  // whole passes
   const size_t block = kBlockBytes / row_bytes < kUnit ? kUnit : kBlockBytes / row_bytes / kUnit * kUnit;
-  const bool any_scale = all.format == ActivationFormat::kInt8 && unusual_activations(all);
+  // Padding has scales of 2^-127: of all tiles where it is of columns, of the last where it is of rows.
+  const bool any_scale = all.format == ActivationFormat::kInt8 && (all.weight.cols % 64 != 0 || unusual_activations(all));
   MatmulArgs a = all;
   for (size_t token = 0; token < all.tokens; token += block, a.x += block, a.y += block) {
     a.tokens = all.tokens - token < block ? all.tokens - token : block;
     for (size_t tile = a.row_begin / kTileRows; tile < tile_count(a.row_end); ++tile) {
-      large_first_level() ? matmul_tile<true>(a, tile, any_scale) : matmul_tile<false>(a, tile, any_scale);
+      const bool any = any_scale || (tile + 1) * kTileRows > a.weight.rows;
+      large_first_level() ? matmul_tile<true>(a, tile, any) : matmul_tile<false>(a, tile, any);
     }
   }
 }
