@@ -24,8 +24,9 @@ namespace nautile {
 
 inline constexpr size_t kTileRows = 32;
 
+// Inlined by force, as WeightView::row_bytes() (ops.h) and for its reason.
 // Columns of a row in tiles, and of the activations that meet it.
-constexpr size_t padded_cols(WeightFormat format, size_t cols) {
+[[gnu::always_inline]] constexpr size_t padded_cols(WeightFormat format, size_t cols) {
   return format == WeightFormat::kFp4 ? (cols + 63) / 64 * 64 : (cols + 127) / 128 * 128;
 }
 
@@ -41,14 +42,14 @@ constexpr size_t fp8_place(size_t row, size_t col) {
 // kMostListedScale; more columns than 16 bits count), it says kNoList.
 inline constexpr uint32_t kNoList = ~uint32_t{0};
 inline constexpr uint8_t kMostListedScale = 127 + 119;  // shifts give 2^-8 of a value, which its scale takes back
-constexpr size_t faint_room(size_t padded) {
+[[gnu::always_inline]] constexpr size_t faint_room(size_t padded) {
   return padded / 32 - 1;
 }
-constexpr size_t faint_list_place(size_t padded) {  // byte of a tile
+[[gnu::always_inline]] constexpr size_t faint_list_place(size_t padded) {  // byte of a tile
   return padded * kTileRows;
 }
 
-constexpr size_t tile_bytes(WeightFormat format, size_t cols) {
+[[gnu::always_inline]] constexpr size_t tile_bytes(WeightFormat format, size_t cols) {
   const size_t padded = padded_cols(format, cols);
   switch (format) {
     case WeightFormat::kFp4:
@@ -63,7 +64,7 @@ constexpr size_t tile_bytes(WeightFormat format, size_t cols) {
   return 0;  // kept in rows
 }
 
-constexpr size_t tile_count(size_t rows) {
+[[gnu::always_inline]] constexpr size_t tile_count(size_t rows) {
   return (rows + kTileRows - 1) / kTileRows;
 }
 
@@ -76,7 +77,7 @@ constexpr size_t raised_place(size_t padded) {
 }
 
 // Bytes of a row of activations of `padded` columns.
-constexpr size_t activation_bytes(ActivationFormat format, size_t padded) {
+[[gnu::always_inline]] constexpr size_t activation_bytes(ActivationFormat format, size_t padded) {
   switch (format) {
     case ActivationFormat::kF32:
     case ActivationFormat::kF32Raised:
