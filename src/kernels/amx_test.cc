@@ -4,6 +4,7 @@
 #include <signal.h>
 #include <ucontext.h>
 
+#include <algorithm>
 #include <cstring>
 #include <random>
 #include <vector>
@@ -94,8 +95,9 @@ class Emulation {
 };
 
 bool runs_vector_part() {
-  const auto kernels = find_kernels("avx512");
-  return kernels.ok() && kernels.value()->tiles != nullptr;
+  return std::ranges::any_of(all_kernels(), [](const Kernels* kernels) {
+    return kernels->tiles != nullptr && kernels->tiles->wide == ActivationFormat::kBf16;
+  });
 }
 
 }  // namespace

@@ -31,12 +31,17 @@ struct Random {
   }
 };
 
+// Whether they use AVX-512's BF16 dot instruction, which the matrix unit's twin needs too.
+bool runs_bf16_dots(const Kernels& kernels) {
+  return kernels.tiles != nullptr && kernels.tiles->wide == ActivationFormat::kBf16;
+}
+
 // Those that run here, and the matrix unit's attention over its scalar twin.
 std::vector<const Kernels*> versions() {
   std::vector<const Kernels*> all;
-  for (const std::string& isa : available_isas()) {
-    all.push_back(find_kernels(isa).value());
-    if (isa != "avx512" || all.back()->tiles == nullptr) continue;
+  for (const Kernels* kernels : all_kernels()) {
+    all.push_back(kernels);
+    if (kernels->name != std::string_view("avx512") || !runs_bf16_dots(*kernels)) continue;
     static const Kernels twin = [&] {
       Kernels table = *all.back();
       table.name = "amx twin";

@@ -65,6 +65,7 @@ struct WeightView {
 // weight (kernels/tiles.h).
 enum class ActivationFormat {
   kF32,
+  kF32Padded,  // for tiles
   kF32Raised,  // times 2^60, for E4M3 codes placed in floats, which are their values times 2^-120; from 2^68 on: infinity
   kBf16,  // nearest even; below 2^-126: zero
   kBf16Eights,  // the same, each eight columns in the order 0 2 4 6 1 3 5 7

@@ -21,4 +21,7 @@ std::vector<std::string> available_isas();
 // The reference stays valid for the life of the process. Thread-safety: pure.
 Result<const Kernels*> find_kernels(std::string_view isa);
 
+// For tests: each version that runs here, also those that are not chosen, because others of their name are faster here.
+std::vector<const Kernels*> all_kernels();
+
 }  // namespace nautile

@@ -80,6 +80,7 @@ constexpr size_t raised_place(size_t padded) {
 [[gnu::always_inline]] constexpr size_t activation_bytes(ActivationFormat format, size_t padded) {
   switch (format) {
     case ActivationFormat::kF32:
+    case ActivationFormat::kF32Padded:
     case ActivationFormat::kF32Raised:
       return 4 * padded;
     case ActivationFormat::kBf16:

@@ -138,6 +138,7 @@ Inputs make_inputs(const TileKernels& kernels, ActivationFormat format, const We
           in.values.push_back(bf16_to_f32(half));
           break;
         case ActivationFormat::kF32:
+        case ActivationFormat::kF32Padded:
           std::memcpy(&value, row + 4 * c, 4);
           in.values.push_back(value);
           break;
@@ -188,11 +189,11 @@ const Kernels& twin() {
 
 std::vector<const Kernels*> tile_versions() {
   std::vector<const Kernels*> all;
-  for (const std::string& isa : available_isas()) {
-    const Kernels* kernels = find_kernels(isa).value();
+  for (const Kernels* kernels : all_kernels()) {
     if (kernels->tiles == nullptr) continue;
     all.push_back(kernels);
-    if (isa == "avx512") all.push_back(&twin());  // which its code needs
+    const bool bf16 = kernels->tiles->wide == ActivationFormat::kBf16;  // its instructions, which the twin needs
+    if (bf16 && kernels->name == std::string_view("avx512")) all.push_back(&twin());
   }
   return all;
 }

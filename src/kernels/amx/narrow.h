@@ -52,7 +52,7 @@ void narrow(const NarrowArgs& a) {
   if (a.format == ActivationFormat::kInt8AndBf16) return narrow_both(a);
   NarrowArgs plain = a;
   if (a.format == ActivationFormat::kBf16Eights) plain.format = ActivationFormat::kBf16;
-  avx512::tile_kernels().narrow(plain);
+  avx512::tile_kernels(true).narrow(plain);
   if (a.format != ActivationFormat::kBf16Eights) return;
   const size_t end = a.end == a.cols ? a.padded : a.end;
   for (size_t k = a.begin; k < end; k += 32) {

@@ -50,7 +50,7 @@ inline void multiply_bytes(const MatmulArgs& all, size_t row_begin, size_t row_e
   a.format = ActivationFormat::kInt8;
   a.row_begin = row_begin;
   a.row_end = row_end;
-  avx512::tile_kernels().matmul(a);
+  avx512::tile_kernels(true).matmul(a);
 }
 
 inline const uint8_t* scales_of(const MatmulArgs& a, size_t tile) {

@@ -78,13 +78,13 @@ class Unit {
 #include "kernels/amx/attend.inc"
 
 void matmul(const MatmulArgs& a) {
-  a.weight.layout == WeightLayout::kTiles ? matmul_in_tiles<Unit>(a) : avx512::kernels(true).matmul(a);
+  a.weight.layout == WeightLayout::kTiles ? matmul_in_tiles<Unit>(a) : avx512::kernels(avx512::Products::kBf16).matmul(a);
 }
 
 Kernels make_kernels() {
   static const TileKernels tiles = {ActivationFormat::kBf16, ActivationFormat::kInt8AndBf16, ActivationFormat::kBf16Eights,
                                      matmul_in_tiles<Unit>, narrow, kFewTokens};
-  Kernels table = avx512::kernels(true);
+  Kernels table = avx512::kernels(avx512::Products::kBf16);
   table.name = "amx";
   table.matmul = matmul;
   table.tiles = &tiles;

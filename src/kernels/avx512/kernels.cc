@@ -17,17 +17,20 @@ constexpr size_t kManyTokens = 4, kManyRows = 3, kOneRows = 4;  // register tile
 #include "kernels/vector.inc"
 #include "kernels/rows.inc"
 
+template <bool kBf16>
 void matmul(const MatmulArgs& a) {
-  a.weight.layout == WeightLayout::kTiles ? tile_kernels().matmul(a) : matmul_in_rows(a);
+  a.weight.layout == WeightLayout::kTiles ? tile_kernels(kBf16).matmul(a) : matmul_in_rows(a);
 }
 
 }  // namespace
 
-const Kernels& kernels(bool dot_products) {
-  static const Kernels table = {kName, matmul, attend_bf16, index_scores_vnni, dot,
-                                axpy,  top_k,  elements(),  &tile_kernels()};
-  static const Kernels plain = {kName, matmul, attend, index_scores, dot, axpy, top_k, elements()};
-  return dot_products ? table : plain;
+const Kernels& kernels(Products products) {
+  static const Kernels rows = {kName, matmul_in_rows, attend, index_scores, dot, axpy, top_k, elements()};
+  static const Kernels floats = {kName, matmul<false>, attend, index_scores_vnni, dot,
+                                 axpy,  top_k,         elements(), &tile_kernels(false)};
+  static const Kernels bf16 = {kName, matmul<true>, attend_bf16, index_scores_vnni, dot,
+                               axpy,  top_k,        elements(),  &tile_kernels(true)};
+  return products == Products::kBf16 ? bf16 : products == Products::kFloat ? floats : rows;
 }
 
 }  // namespace nautile::avx512

@@ -3,8 +3,8 @@
 // Needs AVX-512 F, BW, VL, DQ and VBMI.
 #pragma once
 
+#include "kernels/avx512/kernels.h"
 #include "kernels/avx512/lanes.h"
-#include "kernels/tiles.h"
 
 // In an unnamed namespace: each file has its own, compiled with its own flags.
 namespace nautile::avx512 {
@@ -61,14 +61,22 @@ constexpr ByteTables kTables = make_tables();
 // What is fetched early while a tile passes, each line or only some. What the hardware's prefetchers keep up with by themselves
 // (few instructions a line) is best left to them: they stop at the end of a page, so a line now and then has them at work on the
 // next one, and more than that is in their way. With more tokens a core does not look as far ahead as memory is
-// away. docs/matrix-products.md has what was measured: on a Zen 4, whose first-level cache is small, and for `large` ones (48 KB) on
-// a Zen 5, whose prefetchers do less.
+// away. docs/matrix-products.md has what was measured: on a Zen 4, whose first-level cache is small, on a Zen 5, whose prefetchers do
+// less, and on an Intel core, which by itself has too few lines under way for its memory: far ahead into the second level, then near
+// into the first.
 struct Early {
   size_t near = 0;         // bytes ahead, every line into the first-level cache; 0: none
   size_t far = 0;          // the same into the second-level one,
   size_t step = 64;        // one line in so many bytes (of FP4, if not all, one in 17 lines)
   size_t next_tile = 0;    // into the second-level one, a share of the next tile: 1 / next_tile
 };
+
+// Of FP4 by bytes, tiles of up to kMostInt8 tokens.
+constexpr Early int8_early(size_t tokens, Core core) {
+  if (core == Core::kIntel) return {.near = 2048, .far = 16 << 10};
+  if (core == Core::kZen5) return {.near = 8192, .far = 24 << 10, .step = 17 * 64};
+  return tokens <= 2 ? Early{.far = 24 << 10, .step = 17 * 64} : Early{.far = 8192};
+}
 
 // How columns 4q, 4q + 1 and 4q + 2, 4q + 3 of half h of a block become two vectors of 16 rows' BF16 pairs. A block is
 // what has one scale a row.
@@ -83,16 +91,17 @@ struct Fp8Quads {
   static constexpr bool kListsFaint = true, kScaled = true;
   I mask = _mm512_set1_epi16(static_cast<short>(0x87f0)), exponent = _mm512_set1_epi16(112 << 7);
 
-  static constexpr Early early(size_t tokens, bool large) {
-    if (large && tokens <= 4) return {.near = 8192, .far = 16 << 10, .step = 1024};
-    if (large) return {.near = 8192, .far = 12 << 10};
+  static constexpr Early early(size_t tokens, Core core) {
+    if (core == Core::kIntel) return {.near = 2048, .far = 16 << 10};
+    if (core == Core::kZen5 && tokens <= 4) return {.near = 8192, .far = 16 << 10, .step = 1024};
+    if (core == Core::kZen5) return {.near = 8192, .far = 12 << 10};
     if (tokens == 1) return {.far = 16 << 10, .step = 4096};
     if (tokens == 2) return {.near = 6144, .far = 12 << 10, .step = 512};
     if (tokens == 3) return {.near = 2048, .far = 16 << 10};
     if (tokens == 4) return {.near = 3072, .far = 16 << 10};
     return {.near = 3072, .far = 8192};
   }
-  static constexpr size_t near(bool large) { return large ? 4096 : 3072; }  // when a tile comes from the second-level cache
+  static constexpr size_t near(Core core) { return core == Core::kZen4 ? 3072 : 4096; }  // when a tile comes from the second-level cache
   inline I placed(I code) const {
     return _mm512_ternarylogic_epi32(_mm512_srai_epi16(code, 4), mask, exponent, 0xea);  // (a & b) | c
   }
@@ -134,9 +143,10 @@ struct Fp8AnyQuads : Fp8Quads {
 struct Bf16Quads {
   static constexpr size_t kCols = 128, kLines = 4, kSpread = 2, kChains = 1;
   static constexpr bool kListsFaint = false, kScaled = false;
-  static constexpr size_t near(bool) { return 0; }
-  static constexpr Early early(size_t tokens, bool large) {
-    if (large) return {.near = 8192};
+  static constexpr size_t near(Core) { return 0; }
+  static constexpr Early early(size_t tokens, Core core) {
+    if (core == Core::kIntel) return {.near = 2048, .far = 16 << 10};
+    if (core == Core::kZen5) return {.near = 8192};
     return {.far = 8192, .step = tokens <= 6 ? size_t{4096} : size_t{64}};
   }
   inline void load(const std::byte* block, size_t q, size_t h, I& first, I& second) const {
@@ -153,9 +163,10 @@ struct Fp4Quads {
   static constexpr bool kListsFaint = false, kScaled = true;
   I high_table = load_line(kTables.fp4_high), low_table = load_line(kTables.fp4_low);
 
-  static constexpr size_t near(bool) { return 0; }
-  static constexpr Early early(size_t tokens, bool large) {
-    return tokens <= 4 ? Early{.near = 4096} : large ? Early{.near = 8192} : Early{.far = 8192};
+  static constexpr size_t near(Core) { return 0; }
+  static constexpr Early early(size_t tokens, Core core) {
+    if (core == Core::kIntel) return {.near = 2048, .far = 16 << 10};
+    return tokens <= 4 ? Early{.near = 4096} : core == Core::kZen5 ? Early{.near = 8192} : Early{.far = 8192};
   }
   inline void load(const std::byte* block, size_t q, size_t h, I& first, I& second) const {
     I code = load_line(block + h * 256 + q / 2 * 64);
