@@ -30,6 +30,7 @@ struct Measurements {
   int threads = 0;
   double read_gbs = 0, read_low_gbs = 0, read_high_gbs = 0;
   int streams = 0;
+  bool fetched = false;  // whether their lines were asked for early
   double bf16_tflops = 0;  // the best unit that multiplies weights: BF16, else fp32
   std::vector<std::pair<std::string, double>> units;
   int64_t memory_bytes = 0;

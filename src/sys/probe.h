@@ -24,9 +24,10 @@ struct NodeRate {
   double gbs = 0;  // 0 where it has no worker
 };
 struct BandwidthProbe {
-  double gbs = 0;                    // best median over the stream counts
-  double low_gbs = 0, high_gbs = 0;  // smallest and largest pass at that stream count
+  double gbs = 0;                    // best median over the ways to read
+  double low_gbs = 0, high_gbs = 0;  // smallest and largest pass of that way
   int streams = 0;                   // a thread, at the best
+  bool fetched = false;              // whether its lines were asked for early
   int threads = 0;
   size_t bytes = 0;  // of the buffer that was read
   // All nodes read at once, so what they share they share here; of the middle pass, up to a node's last worker.
@@ -38,7 +39,7 @@ class ReadProbe {
   ReadProbe();
   ~ReadProbe();
   // Reads a buffer of `bytes` (at least 64 MiB; well above the caches to mean memory; the first call's stays) with 1, 2,
-  // 4 and 8 sequential streams a thread, for about `seconds` in all and three times each at least. kResourceExhausted
+  // 4 and 8 sequential streams a thread, and with 1 and 2 whose lines are asked for early, for about `seconds` in all and three times each at least. kResourceExhausted
   // when the buffer cannot be had.
   Result<BandwidthProbe> measure(ThreadPool& pool, size_t bytes, double seconds);
 

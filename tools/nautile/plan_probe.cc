@@ -106,6 +106,7 @@ int probe(const ProbeFlags& flags) {
   found.read_low_gbs = bandwidth.value().low_gbs;
   found.read_high_gbs = bandwidth.value().high_gbs;
   found.streams = bandwidth.value().streams;
+  found.fetched = bandwidth.value().fetched;
   const std::vector<PeakRow> peaks = probe_peak(pool, 0.5);
   for (const PeakRow& row : peaks) found.units.emplace_back(row.name, row.tflops);
   // Without the matrix unit, of which the engine reaches a smaller share than of the others.
