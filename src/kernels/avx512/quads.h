@@ -73,7 +73,7 @@ struct Early {
 
 // Of FP4 by bytes, tiles of up to kMostInt8 tokens.
 constexpr Early int8_early(size_t tokens, Core core) {
-  if (core == Core::kIntel) return {.near = 2048, .far = 16 << 10};
+  if (core == Core::kIntel) return {.near = 4096, .far = 16 << 10};
   if (core == Core::kZen5) return {.near = 8192, .far = 24 << 10, .step = 17 * 64};
   return tokens <= 2 ? Early{.far = 24 << 10, .step = 17 * 64} : Early{.far = 8192};
 }
@@ -92,7 +92,7 @@ struct Fp8Quads {
   I mask = _mm512_set1_epi16(static_cast<short>(0x87f0)), exponent = _mm512_set1_epi16(112 << 7);
 
   static constexpr Early early(size_t tokens, Core core) {
-    if (core == Core::kIntel) return {.near = 2048, .far = 16 << 10};
+    if (core == Core::kIntel) return {.near = 4096, .far = 16 << 10};
     if (core == Core::kZen5 && tokens <= 4) return {.near = 8192, .far = 16 << 10, .step = 1024};
     if (core == Core::kZen5) return {.near = 8192, .far = 12 << 10};
     if (tokens == 1) return {.far = 16 << 10, .step = 4096};
@@ -145,7 +145,7 @@ struct Bf16Quads {
   static constexpr bool kListsFaint = false, kScaled = false;
   static constexpr size_t near(Core) { return 0; }
   static constexpr Early early(size_t tokens, Core core) {
-    if (core == Core::kIntel) return {.near = 2048, .far = 16 << 10};
+    if (core == Core::kIntel) return {.near = 4096, .far = 16 << 10};
     if (core == Core::kZen5) return {.near = 8192};
     return {.far = 8192, .step = tokens <= 6 ? size_t{4096} : size_t{64}};
   }
@@ -165,7 +165,7 @@ struct Fp4Quads {
 
   static constexpr size_t near(Core) { return 0; }
   static constexpr Early early(size_t tokens, Core core) {
-    if (core == Core::kIntel) return {.near = 2048, .far = 16 << 10};
+    if (core == Core::kIntel) return {.near = 4096, .far = 16 << 10};
     return tokens <= 4 ? Early{.near = 4096} : core == Core::kZen5 ? Early{.near = 8192} : Early{.far = 8192};
   }
   inline void load(const std::byte* block, size_t q, size_t h, I& first, I& second) const {

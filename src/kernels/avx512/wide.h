@@ -137,15 +137,16 @@ inline bool lists_faint(const MatmulArgs& a, size_t tile) {
   return count <= faint_room(padded);
 }
 
-template <class Unit, Core kCore>
-void wide_matmul(const MatmulArgs& a, size_t tile) {
+// Calls f<Quads>() with how a tile is decoded.
+template <class F>
+inline void with_quads(const MatmulArgs& a, size_t tile, F&& f) {
   switch (a.weight.format) {
     case WeightFormat::kFp4:
-      return wide_tokens<Unit, Fp4Quads, kCore>(a, tile);
+      return f.template operator()<Fp4Quads>();
     case WeightFormat::kFp8:
-      return lists_faint(a, tile) ? wide_tokens<Unit, Fp8Quads, kCore>(a, tile) : wide_tokens<Unit, Fp8AnyQuads, kCore>(a, tile);
+      return lists_faint(a, tile) ? f.template operator()<Fp8Quads>() : f.template operator()<Fp8AnyQuads>();
     case WeightFormat::kBf16:
-      return wide_tokens<Unit, Bf16Quads, kCore>(a, tile);
+      return f.template operator()<Bf16Quads>();
     case WeightFormat::kF32:
       return;
   }

@@ -22,7 +22,9 @@ struct Bf16Dot {
 }  // namespace
 
 void wide_tile_bf16(const MatmulArgs& a, size_t tile, Core core) {
-  core == Core::kZen4 ? wide_matmul<Bf16Dot, Core::kZen4>(a, tile) : wide_matmul<Bf16Dot, Core::kZen5>(a, tile);
+  with_quads(a, tile, [&]<class Quads>() {
+    core == Core::kZen4 ? wide_tokens<Bf16Dot, Quads, Core::kZen4>(a, tile) : wide_tokens<Bf16Dot, Quads, Core::kZen5>(a, tile);
+  });
 }
 
 void narrow_bf16(const NarrowArgs& a) {
