@@ -24,6 +24,7 @@ std::vector<Version> versions() {
   using avx512::Products;
   __builtin_cpu_init();
   const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+  const bool dots = avx2 && __builtin_cpu_supports("avxvnni");
   const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                       __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
   const bool bytes = avx512 && __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512vbmi");
@@ -34,7 +35,7 @@ std::vector<Version> versions() {
   const Kernels* chosen = !avx512 ? nullptr : &avx512::kernels(!bytes ? Products::kRows : bf16_first ? Products::kBf16 : Products::kFloat);
   const Kernels* other = bf16 ? &avx512::kernels(bf16_first ? Products::kFloat : Products::kBf16) : nullptr;
   return {{"ref", "nothing", &ref::kernels()},
-          {"avx2", "AVX2 and FMA", avx2 ? &avx2::kernels() : nullptr},
+          {"avx2", "AVX2 and FMA", avx2 ? &avx2::kernels(dots) : nullptr, dots ? &avx2::kernels(false) : nullptr},
           {"avx512", "AVX-512 F, BW, VL and DQ", chosen, other},
           {"amx", "AMX-TILE and AMX-BF16, AVX-512 with VNNI, BF16, VBMI and VBMI2, and Linux 5.16 to allow them",
            amx ? &amx::kernels() : nullptr}};

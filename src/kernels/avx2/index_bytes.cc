@@ -5,7 +5,7 @@
 #include <string.h>
 
 #include "kernels/avx2/attention.h"
-#include "kernels/avx2/lanes.h"
+#include "kernels/avx2/bytes.h"
 
 namespace nautile::avx2 {
 namespace {
@@ -109,9 +109,8 @@ void unpack_keys(const IndexScoreArgs& a, size_t begin, size_t count, size_t o, 
 }
 
 // out[j] = score of key j for one token.
-template <bool kRound>
+template <Bytes kBytes, bool kRound>
 void score_bytes(const Query& query, size_t heads, size_t groups, const Keys& keys, float out[kOctets * kLanes]) {
-  const I ones = _mm256_set1_epi16(1);
   V score[kOctets] = {zero(), zero(), zero(), zero()};
   const uint8_t* bytes = query.bytes;
   const float* units = query.units;
@@ -125,10 +124,7 @@ void score_bytes(const Query& query, size_t heads, size_t groups, const Keys& ke
       const V unit = set1(*units);
 #pragma GCC unroll 4
       for (size_t o = 0; o < kOctets; ++o) {
-        auto product = [&](size_t i) { return _mm256_maddubs_epi16(q[i], keys.codes[g][o][i]); };
-        auto two = [&](size_t i) { return _mm256_add_epi16(product(i), product(i + 1)); };
-        const I pairs = _mm256_add_epi16(_mm256_add_epi16(two(0), two(2)), _mm256_add_epi16(two(4), two(6)));
-        const I sum = iadd(_mm256_madd_epi16(pairs, ones), keys.bias[g][o]);
+        const I sum = add_products<kBytes, true>(keys.bias[g][o], q, keys.codes[g][o]);
         dot[o] = fma(mul(_mm256_cvtepi32_ps(sum), keys.scales[g][o]), unit, dot[o]);
       }
     }
@@ -145,9 +141,8 @@ void score_bytes(const Query& query, size_t heads, size_t groups, const Keys& ke
   for (size_t o = 0; o < kOctets; ++o) store(out + o * kLanes, kRound ? rounded_bf16(score[o]) : score[o]);
 }
 
-}  // namespace
-
-void index_scores(const IndexScoreArgs& a) {
+template <Bytes kBytes>
+void index_scores_in_bytes(const IndexScoreArgs& a) {
   const size_t dim = a.layout.dim;
   if (a.layout.format != KvFormat::kPacked || dim > kMaxDim) return float_index_scores(a);
   const size_t lanes = attend_lanes(a.heads), groups = dim / kGroup;
@@ -181,8 +176,8 @@ void index_scores(const IndexScoreArgs& a) {
         if (whole[t] == 0) continue;
         const Query query = {bytes + t * a.heads * dim, units + t * a.heads * groups, a.weights + t * a.heads};
         alignas(32) float scores[kOctets * kLanes];
-        a.round_bf16 ? score_bytes<true>(query, a.heads, groups, keys, scores)
-                     : score_bytes<false>(query, a.heads, groups, keys, scores);
+        a.round_bf16 ? score_bytes<kBytes, true>(query, a.heads, groups, keys, scores)
+                     : score_bytes<kBytes, false>(query, a.heads, groups, keys, scores);
         memcpy(a.scores + t * a.stride + begin + first, scores, here * sizeof(float));
       }
     }
@@ -195,6 +190,15 @@ void index_scores(const IndexScoreArgs& a) {
       score_keys(a, t, q, rows, count, s, a.scores + t * a.stride + begin);
     }
   }
+}
+
+}  // namespace
+
+void index_scores(const IndexScoreArgs& a) {
+  index_scores_in_bytes<Bytes::kPairs>(a);
+}
+void index_scores_dots(const IndexScoreArgs& a) {
+  index_scores_in_bytes<Bytes::kDots>(a);
 }
 
 }  // namespace nautile::avx2

@@ -17,16 +17,19 @@ constexpr size_t kManyTokens = 1, kManyRows = 3, kOneRows = 2;  // register tile
 #include "kernels/vector.inc"
 #include "kernels/rows.inc"
 
+template <bool kDots>
 void matmul(const MatmulArgs& a) {
-  a.weight.layout == WeightLayout::kTiles ? tile_kernels().matmul(a) : matmul_in_rows(a);
+  a.weight.layout == WeightLayout::kTiles ? tile_kernels(kDots).matmul(a) : matmul_in_rows(a);
 }
 
 }  // namespace
 
-const Kernels& kernels() {
-  static const Kernels table = {kName, matmul, attend,     index_scores,   dot,
-                                axpy,  top_k,  elements(), &tile_kernels()};
-  return table;
+const Kernels& kernels(bool dots) {
+  static const Kernels pairs = {kName, matmul<false>, attend,     index_scores,         dot,
+                                axpy,  top_k,         elements(), &tile_kernels(false)};
+  static const Kernels with_dots = {kName, matmul<true>, attend,     index_scores_dots,   dot,
+                                    axpy,  top_k,        elements(), &tile_kernels(true)};
+  return dots ? with_dots : pairs;
 }
 
 }  // namespace nautile::avx2

@@ -5,10 +5,10 @@
 
 namespace nautile::avx2 {
 
-// Even making the table needs AVX2 and FMA.
-const Kernels& kernels();
+// Even making the table needs AVX2 and FMA. `dots`: with the byte products of AVX-VNNI, which 256-bit CPUs have since Alder Lake.
+const Kernels& kernels(bool dots);
 
-const TileKernels& tile_kernels();
+const TileKernels& tile_kernels(bool dots);
 
 // A version of packing (Packer): AVX2 alone.
 bool pack_half(const HalfTile& h);

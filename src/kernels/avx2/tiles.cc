@@ -1,13 +1,14 @@
-// Products of tiles with 256-bit vectors: FP4 by byte products (vpmaddubsw), FP8 and BF16 in float, 8 rows a vector.
+// Products of tiles with 256-bit vectors: FP4 by byte products (vpmaddubsw, vpdpbusd), FP8 and BF16 in float, 8 rows a vector.
 #include <string.h>
 
+#include "kernels/avx2/bytes.h"
 #include "kernels/avx2/kernels.h"
-#include "kernels/avx2/lanes.h"
 
 namespace nautile::avx2 {
 namespace {
 
 constexpr size_t kAhead = 4096;            // bytes fetched early
+constexpr size_t kFarAhead = 16 << 10;     // the same into the second-level cache, where a core has too few lines under way (kFar)
 constexpr size_t kBlockTokens = 32;        // tokens that pass a tile before the next tile comes
 constexpr size_t kOctets = kTileRows / 8;  // of rows in a tile
 
@@ -18,6 +19,12 @@ inline I load_octet(const std::byte* p) {
 }
 inline void fetch(const std::byte* p) {
   _mm_prefetch(reinterpret_cast<const char*>(p), _MM_HINT_T0);
+}
+// What a line comes with. Inlined by force: g++ 12 drops calls to functions that only fetch.
+template <bool kFar>
+[[gnu::always_inline]] inline void fetch_early(const std::byte* line) {
+  fetch(line + kAhead);
+  if (kFar) _mm_prefetch(reinterpret_cast<const char*>(line + kFarAhead), _MM_HINT_T1);
 }
 
 // 8 E8M0 bytes as floats: 0 is the subnormal 2^-127, 255 NaN.
@@ -46,15 +53,6 @@ inline I fp4_table(int added) {
   return _mm256_add_epi8(_mm256_broadcastsi128_si256(doubled_e2m1()), _mm256_set1_epi8(static_cast<char>(added)));
 }
 
-// In 32 bits, of eight vectors of products.
-template <class Product>
-inline I dot32(Product product) {
-  const I ones = _mm256_set1_epi16(1);
-  const I first = _mm256_add_epi16(_mm256_add_epi16(product(0), product(1)), _mm256_add_epi16(product(2), product(3)));
-  const I second = _mm256_add_epi16(_mm256_add_epi16(product(4), product(5)), _mm256_add_epi16(product(6), product(7)));
-  return iadd(_mm256_madd_epi16(first, ones), _mm256_madd_epi16(second, ones));
-}
-
 // What a group of 32 columns finds in a tile and in a row of activations.
 struct Group {
   const std::byte *scales, *lines;
@@ -66,8 +64,9 @@ struct Group {
         unit(groups * 32 + g * 4),
         offset(unit + groups * 4),
         raised(raised_place(groups * 32) + g * 32) {}
+  template <bool kFar>
   void fetch_ahead() const {
-    for (size_t line = 0; line < 8; ++line) fetch(lines + 64 * line + kAhead);
+    for (size_t line = 0; line < 8; ++line) fetch_early<kFar>(lines + 64 * line);
   }
 };
 
@@ -83,6 +82,7 @@ inline void look_up(I table, const Group& group, size_t o, I codes[8]) {
 }
 
 // A tile times one token, whose group stays in registers while the octets pass.
+template <Bytes kBytes, bool kFar>
 __attribute__((noinline)) void int8_tile(const MatmulArgs& a, size_t tile, size_t token) {
   const size_t groups = padded_cols(a.weight.format, a.weight.cols) / 32;
   const std::byte* w = a.weight.data + tile * tile_bytes(a.weight.format, a.weight.cols);
@@ -91,7 +91,7 @@ __attribute__((noinline)) void int8_tile(const MatmulArgs& a, size_t tile, size_
   V totals[kOctets] = {zero(), zero(), zero(), zero()};
   for (size_t g = 0; g < groups; ++g) {
     const Group group(w, g, groups);
-    group.fetch_ahead();
+    group.fetch_ahead<kFar>();
     I x[8];
 #pragma GCC unroll 8
     for (size_t i = 0; i < 8; ++i) x[i] = word_at(row + group.x + 4 * i);
@@ -101,7 +101,7 @@ __attribute__((noinline)) void int8_tile(const MatmulArgs& a, size_t tile, size_
     for (size_t o = 0; o < kOctets; ++o) {
       I codes[8];
       look_up(table, group, o, codes);
-      const I sum = iadd(dot32([&](size_t i) { return _mm256_maddubs_epi16(codes[i], x[i]); }), offset);
+      const I sum = add_products<kBytes>(offset, codes, x);
       totals[o] = fma(_mm256_cvtepi32_ps(sum), mul(e8m0(group.scales + 8 * o), unit), totals[o]);
     }
   }
@@ -112,6 +112,7 @@ __attribute__((noinline)) void int8_tile(const MatmulArgs& a, size_t tile, size_
 
 // A tile times several tokens, whose groups stay in registers while the octets pass, so codes come from memory: as the signed
 // side, since only that may, with activations that have 128 added.
+template <Bytes kBytes, bool kFar>
 __attribute__((noinline)) void int8_tile(const MatmulArgs& a, size_t tile, size_t token, size_t tokens) {
   alignas(32) float totals[kBlockTokens][kTileRows];
   memset(totals, 0, tokens * sizeof totals[0]);
@@ -120,7 +121,7 @@ __attribute__((noinline)) void int8_tile(const MatmulArgs& a, size_t tile, size_
   const I table = fp4_table(0);
   for (size_t g = 0; g < groups; ++g) {
     const Group group(w, g, groups);
-    group.fetch_ahead();
+    group.fetch_ahead<kFar>();
     I codes[kOctets][8], bias[kOctets];  // bias: what 128 too many give
     V scale[kOctets];
     for (size_t o = 0; o < kOctets; ++o) {
@@ -138,7 +139,7 @@ __attribute__((noinline)) void int8_tile(const MatmulArgs& a, size_t tile, size_
       const V unit = _mm256_castsi256_ps(word_at(row + group.unit));
 #pragma GCC unroll 4
       for (size_t o = 0; o < kOctets; ++o) {
-        const I sum = iadd(dot32([&](size_t i) { return _mm256_maddubs_epi16(x[i], codes[o][i]); }), bias[o]);
+        const I sum = add_products<kBytes>(bias[o], x, codes[o]);
         float* total = totals[t] + 8 * o;
         store(total, fma(_mm256_cvtepi32_ps(sum), mul(scale[o], unit), load(total)));
       }
@@ -246,7 +247,7 @@ inline void add_columns(const std::byte* block, size_t q, size_t first, const fl
 }
 
 // A tile for T tokens, decoded in registers, O octets of rows at a time.
-template <size_t T, size_t O, class Columns>
+template <size_t T, size_t O, class Columns, bool kFar>
 __attribute__((noinline)) void float_tile(const MatmulArgs& a, size_t tile, size_t token) {
   alignas(32) float totals[T][kTileRows] = {};
   const size_t padded = padded_cols(a.weight.format, a.weight.cols);
@@ -262,7 +263,7 @@ __attribute__((noinline)) void float_tile(const MatmulArgs& a, size_t tile, size
       }
       for (size_t q = 0; q < 32; ++q) {
         if (first == 0) {
-          for (size_t line = 0; line < Columns::kLines; ++line) fetch(block + (q * Columns::kLines + line) * 64 + kAhead);
+          for (size_t line = 0; line < Columns::kLines; ++line) fetch_early<kFar>(block + (q * Columns::kLines + line) * 64);
         }
         add_columns<Columns, false>(block, q, first, x, sums);
         add_columns<Columns, true>(block, q, first, x, sums);
@@ -366,39 +367,43 @@ __attribute__((noinline)) void panel_tile(const MatmulArgs& a, size_t tile, size
   for (size_t t = 0; t < tokens; ++t) put(a, tile, token + t, totals[t]);
 }
 
-template <class Columns>
+template <class Columns, bool kFar>
 void float_tokens(const MatmulArgs& a, size_t tile, size_t token, size_t tokens) {
   switch (tokens) {
     case 1:
-      return float_tile<1, 4, Columns>(a, tile, token);
+      return float_tile<1, 4, Columns, kFar>(a, tile, token);
     case 2:
-      return float_tile<2, 4, Columns>(a, tile, token);
+      return float_tile<2, 4, Columns, kFar>(a, tile, token);
     case 3:
-      return float_tile<3, 2, Columns>(a, tile, token);
+      return float_tile<3, 2, Columns, kFar>(a, tile, token);
     case 4:
-      return float_tile<4, 2, Columns>(a, tile, token);
+      return float_tile<4, 2, Columns, kFar>(a, tile, token);
     default:
       return panel_tile<Columns>(a, tile, token, tokens);
   }
 }
 
+template <Bytes kBytes, bool kFar>
+void matmul_tile(const MatmulArgs& a, size_t tile, size_t token, size_t tokens) {
+  switch (a.weight.format) {
+    case WeightFormat::kFp4:
+      return tokens == 1 ? int8_tile<kBytes, kFar>(a, tile, token) : int8_tile<kBytes, kFar>(a, tile, token, tokens);
+    case WeightFormat::kFp8:
+      return float_tokens<Fp8Columns, kFar>(a, tile, token, tokens);
+    case WeightFormat::kBf16:
+      return float_tokens<Bf16Columns, kFar>(a, tile, token, tokens);
+    case WeightFormat::kF32:
+      return;
+  }
+}
+
+template <Bytes kBytes>
 void matmul_in_tiles(const MatmulArgs& a) {
+  static const bool far = __builtin_cpu_is("intel");
   for (size_t token = 0; token < a.tokens; token += kBlockTokens) {
     const size_t tokens = a.tokens - token < kBlockTokens ? a.tokens - token : kBlockTokens;
     for (size_t tile = a.row_begin / kTileRows; tile < tile_count(a.row_end); ++tile) {
-      switch (a.weight.format) {
-        case WeightFormat::kFp4:
-          tokens == 1 ? int8_tile(a, tile, token) : int8_tile(a, tile, token, tokens);
-          break;
-        case WeightFormat::kFp8:
-          float_tokens<Fp8Columns>(a, tile, token, tokens);
-          break;
-        case WeightFormat::kBf16:
-          float_tokens<Bf16Columns>(a, tile, token, tokens);
-          break;
-        case WeightFormat::kF32:
-          break;
-      }
+      far ? matmul_tile<kBytes, true>(a, tile, token, tokens) : matmul_tile<kBytes, false>(a, tile, token, tokens);
     }
   }
 }
@@ -458,10 +463,11 @@ void narrow(const NarrowArgs& a) {
 
 }  // namespace
 
-const TileKernels& tile_kernels() {
-  static const TileKernels table = {ActivationFormat::kF32Raised, ActivationFormat::kInt8AndRaised, ActivationFormat::kF32,
-                                     matmul_in_tiles, narrow};
-  return table;
+const TileKernels& tile_kernels(bool dots) {
+  using enum ActivationFormat;
+  static const TileKernels pairs = {kF32Raised, kInt8AndRaised, kF32, matmul_in_tiles<Bytes::kPairs>, narrow};
+  static const TileKernels with_dots = {kF32Raised, kInt8AndRaised, kF32, matmul_in_tiles<Bytes::kDots>, narrow};
+  return dots ? with_dots : pairs;
 }
 
 }  // namespace nautile::avx2
