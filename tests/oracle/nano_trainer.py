@@ -2,9 +2,9 @@
 """Holds `nautile score` on models/nano against the logits of the PyTorch model that trained it (tools/nano/golden).
 
 usage: nano_trainer.py NAUTILE
-The trainer's `exact` keeps float32 but for the cache roundings: that is `--numerics fast`, with one difference. The
-program rounds to BF16 before it quantises a cache row and keeps the rotary part in BF16, as the stored format is; the
-trainer does neither. With both put into the trainer's model the 40-token prompt agrees to 3e-7 (median) and 1.4e-6
+The trainer's `exact` keeps float32 but for the cache roundings: that is `--numerics fast`, with two differences. Experts' products
+take byte activations there on every level but `ref`. And the program rounds to BF16 before it quantises a cache row and keeps
+the rotary part in BF16, as the stored format is; the trainer does neither. With both put into the trainer's model the 40-token prompt agrees to 3e-7 (median) and 1.4e-6
 (worst); without, a step more or less of some E4M3 values gives the rows below. The trainer's `reference` is ours.
 """
 import json
@@ -16,7 +16,9 @@ import tempfile
 import numpy as np
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-BOUNDS = {"fast": (5e-3, 0.95), "reference": (5e-2, 0.95)}  # median row error, share with the same argmax
+# Median row error, share with the same argmax. `fast` has 0.8e-3 to 3.3e-3 of the cache rows alone (`--isa ref`), 3.4e-3 to 5.8e-3
+# with byte activations, beside either BF16 or float ones elsewhere.
+BOUNDS = {"fast": (8e-3, 0.95), "reference": (5e-2, 0.95)}
 
 
 def main():
