@@ -13,7 +13,7 @@ as() {
 }
 
 echo "Haswell: kernel tests"
-as Haswell 240 "$build/src/kernels/test_kernels"
+as Haswell 600 "$build/src/kernels/test_kernels"
 echo "qemu64: kernel tests"
 as qemu64 120 "$build/src/kernels/test_kernels"
 echo "qemu64: the program picks its kernels, and says what it lacks for others"
