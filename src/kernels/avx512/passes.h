@@ -51,6 +51,15 @@ inline Rows wanted_rows(const MatmulArgs& a, size_t tile) {
           static_cast<ptrdiff_t>(row) - static_cast<ptrdiff_t>(a.y_first)};
 }
 
+// Columns [k, k + 32) of what narrow() is given, zeros beyond its end.
+inline void load_columns(const NarrowArgs& a, size_t k, V& first, V& second) {
+  const size_t left = a.end > k ? a.end - k : 0;
+  const __mmask32 mask = left >= 32 ? 0xffffffffu : (1u << left) - 1;
+  const float* from = a.x + (k - a.begin);
+  first = _mm512_maskz_loadu_ps(static_cast<__mmask16>(mask), from);
+  second = _mm512_maskz_loadu_ps(static_cast<__mmask16>(mask >> 16), from + 16);
+}
+
 // Calls f<T>() with T = count.
 template <size_t T, class F>
 inline void with_tokens(size_t count, F&& f) {

@@ -205,11 +205,8 @@ void narrow(const NarrowArgs& a) {
   if (a.format != ActivationFormat::kInt8) return narrow_wide(a);
   const size_t end = a.end == a.cols ? a.padded : a.end, groups = a.padded / 32;
   for (size_t k = a.begin; k < end; k += 32) {
-    const size_t left = a.end > k ? a.end - k : 0;
-    const __mmask32 mask = left >= 32 ? 0xffffffffu : (1u << left) - 1;
-    const float* from = a.x + (k - a.begin);
-    const V first = _mm512_maskz_loadu_ps(static_cast<__mmask16>(mask), from);
-    const V second = _mm512_maskz_loadu_ps(static_cast<__mmask16>(mask >> 16), from + 16);
+    V first, second;
+    load_columns(a, k, first, second);
     narrow_group(first, second, a.row + k, a.row + a.padded + k / 8, a.row + a.padded + groups * 4 + k / 8);
   }
 }

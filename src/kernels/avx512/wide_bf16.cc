@@ -30,11 +30,8 @@ void wide_tile_bf16(const MatmulArgs& a, size_t tile, Core core) {
 void narrow_bf16(const NarrowArgs& a) {
   const size_t end = a.end == a.cols ? a.padded : a.end;
   for (size_t k = a.begin; k < end; k += 32) {
-    const size_t left = a.end > k ? a.end - k : 0;
-    const __mmask32 mask = left >= 32 ? 0xffffffffu : (1u << left) - 1;
-    const float* from = a.x + (k - a.begin);
-    const V first = _mm512_maskz_loadu_ps(static_cast<__mmask16>(mask), from);
-    const V second = _mm512_maskz_loadu_ps(static_cast<__mmask16>(mask >> 16), from + 16);
+    V first, second;
+    load_columns(a, k, first, second);
     _mm512_storeu_si512(a.row + 2 * k, reinterpret_cast<I>(_mm512_cvtne2ps_pbh(second, first)));
   }
 }

@@ -101,7 +101,8 @@ __attribute__((noinline)) void multiply_panel(const float* panel, const std::byt
 // A tile times tokens [begin, end).
 template <class Quads>
 void panel_tile(const MatmulArgs& a, size_t tile, size_t begin, size_t end) {
-  alignas(64) float totals[kPanelTokens * 32] = {}, panel[kPanelCols * 32];
+  alignas(64) float totals[kPanelTokens * 32], panel[kPanelCols * 32];
+  memset(totals, 0, (end - begin) * 32 * sizeof(float));
   const size_t padded = padded_cols(a.weight.format, a.weight.cols);
   const std::byte* w = a.weight.data + tile * tile_bytes(a.weight.format, a.weight.cols);
   const uint8_t* scales = a.weight.scales + tile * kTileRows / 128 * ((a.weight.cols + 127) / 128);
