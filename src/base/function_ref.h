@@ -23,6 +23,7 @@ class FunctionRef<Out(In...)> {
         }) {}
 
   Out operator()(In... in) const { return call_(object_, std::forward<In>(in)...); }
+  const void* object() const { return object_; }
 
  private:
   void* object_;

@@ -8,6 +8,7 @@
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <thread>
 #include <vector>
@@ -84,10 +85,16 @@ class ThreadPool {
   std::vector<std::vector<size_t>> order_;  // by worker: its own queue, around its node, around the others
   int spins_;
   int caller_cpu_ = -1;  // -1: nobody is pinned
-  const FunctionRef<void(int)>* job_ = nullptr;
-  alignas(64) std::atomic<unsigned> epoch_{0};
-  alignas(64) std::atomic<int> pending_{0};
-  std::atomic<bool> stop_{false};
+  // Lines that pass between cores, each with one writer: what the caller starts, and what each worker has finished.
+  struct alignas(64) Start {
+    std::atomic<unsigned> epoch{0};
+    std::optional<FunctionRef<void(int)>> job;  // none: stop
+  };
+  struct alignas(64) Done {
+    std::atomic<unsigned> epoch{0};
+  };
+  Start start_;
+  std::vector<Done> done_;  // of each worker beyond the caller
 };
 
 }  // namespace nautile
