@@ -52,6 +52,8 @@ struct Elements {
   void (*hadamard)(float* values, size_t count) = nullptr;
   // out[i] = weight * silu(min(gate[i], limit)) * clamp(up[i], -limit, limit); e^x within 2 units in the last place.
   void (*swiglu)(const float* gate, const float* up, size_t count, float limit, float weight, float* out) = nullptr;
+  // x[i] = sqrt(log(1 + e^x[i])), in place: within 2e-6 of its size while e^x[i] is a normal number, 4e-23 below; NaN stays.
+  void (*route_scores)(float* x, size_t count) = nullptr;
   void (*pool)(const PoolArgs&) = nullptr;
   void (*mixing)(const MixingArgs&) = nullptr;
   // out[i] = sum_j factors[j] * x[j][i]. factors: [m]; x: [m, width]; out: [width]

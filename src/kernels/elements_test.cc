@@ -210,6 +210,34 @@ TEST_CASE("SwiGLU and pooling: e^x at both ends, any width, any number of candid
   }
 }
 
+TEST_CASE("route scores: both ends without overflow or loss, in between as the plain one, NaN and infinities kept") {
+  for (const std::string& isa : available_isas()) {
+    const Elements& e = find_kernels(isa).value()->elements;
+    std::vector<float> x = {-100.f, -80.f, 0.f, 1e30f, 200.f, -INFINITY, INFINITY, NAN, -NAN};
+    e.route_scores(x.data(), x.size());
+    CHECK(x[0] > 0);
+    CHECK(x[1] == doctest::Approx(std::exp(-40.0)).epsilon(1e-5));
+    CHECK(x[2] == doctest::Approx(std::sqrt(std::log(2.0))).epsilon(2e-6));
+    CHECK(x[3] == doctest::Approx(1e15).epsilon(2e-6));
+    CHECK(x[4] == doctest::Approx(std::sqrt(200.0)).epsilon(2e-6));
+    CHECK(x[5] == 0);
+    CHECK(x[6] == INFINITY);
+    CHECK((std::isnan(x[7]) && std::isnan(x[8])));
+  }
+  for (const Kernels* kernels : fast_versions()) {
+    std::vector<float> x;
+    for (float z = -105; z < 40; z += 0.0173f) x.push_back(z);
+    std::vector<float> expected = x;
+    ref().route_scores(expected.data(), expected.size());
+    kernels->elements.route_scores(x.data(), x.size());
+    double worst = 0;
+    for (size_t i = 0; i < x.size(); ++i) {
+      worst = std::max(worst, (std::fabs(static_cast<double>(x[i]) - static_cast<double>(expected[i])) - 4e-23) / static_cast<double>(expected[i]));
+    }
+    CHECK_MESSAGE(worst < 2e-6, kernels->name << " " << worst);
+  }
+}
+
 TEST_CASE("mHC coefficients: the self-check vector of the specification, and any number of tokens like one") {
   std::vector<float> raw, base;
   for (int i = 0; i < 24; ++i) {

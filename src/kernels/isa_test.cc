@@ -259,6 +259,12 @@ std::vector<Operation> operations() {
     k.elements.swiglu(in.place(gate), in.place(up), n, 10.f, 0.5f, y.data());
     return sized(y, std::vector<float>{10.f}, in.kind() == Kind::kDenormal ? 0 : 10);
   });
+  add("route_scores", 2e-6, [](const Kernels& k, Inputs& in, size_t n) {
+    std::vector<float> x = in.values(n);
+    const std::vector<float> logits = x;
+    k.elements.route_scores(x.data(), n);
+    return sized(x, logits, 1);
+  });
   add("pool", 1e-5, [](const Kernels& k, Inputs& in, size_t n) {
     const std::vector<float> kv = in.values(3 * n), gates = in.kind() == Kind::kHuge ? in.normals(3 * n) : in.values(3 * n);
     const float *a = in.place(kv), *b = in.place(gates);

@@ -34,10 +34,6 @@ size_t columns_a_part(RowRange own, size_t parts) {
 
 }  // namespace
 
-float route_score(float logit) {
-  return std::sqrt(logit > 20 ? logit : std::log1p(std::exp(logit)));
-}
-
 void choose_experts(const float* scores, const float* bias, size_t experts, size_t k, float route_scale, int* chosen,
                     float* weights, bool given) {
   if (!given) {
@@ -76,7 +72,7 @@ void MoeLayer::route(Step& step, const Moe& moe, const float* x) {
   shared_inputs_.shape(step, moe.shared.w1, tokens);
   step.pool.for_range(tokens, 1, [&](int, size_t begin, size_t end) {
     for (size_t t = begin; t < end; ++t) {
-      for (size_t e = 0; e < experts; ++e) scores[t * experts + e] = route_score(scores[t * experts + e]);
+      step.kernels.elements.route_scores(scores + t * experts, experts);
       const bool given = moe.tid2eid != nullptr;
       if (given) {
         for (size_t i = 0; i < k; ++i) {

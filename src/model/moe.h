@@ -17,9 +17,6 @@
 
 namespace nautile {
 
-// sqrt(softplus(z)) without overflow or loss at either end.
-float route_score(float logit);
-
 // The K experts of one token, ascending by id, with weights that sum to route_scale. scores: [E]; bias: [E] or null.
 // Ties go to the lower id. chosen: given ids [K] on hash-routed layers, else filled.
 void choose_experts(const float* scores, const float* bias, size_t experts, size_t k, float route_scale, int* chosen,

@@ -53,6 +53,9 @@ inline V mul(V a, V b) {
 inline V div(V a, V b) {
   return _mm256_div_ps(a, b);
 }
+inline V root(V a) {
+  return _mm256_sqrt_ps(a);
+}
 inline V fma(V a, V b, V c) {
   return _mm256_fmadd_ps(a, b, c);
 }

@@ -52,6 +52,9 @@ inline V mul(V a, V b) {
 inline V div(V a, V b) {
   return _mm512_div_ps(a, b);
 }
+inline V root(V a) {
+  return _mm512_sqrt_ps(a);
+}
 inline V fma(V a, V b, V c) {
   return _mm512_fmadd_ps(a, b, c);
 }

@@ -33,6 +33,10 @@ void swiglu(const float* gate, const float* up, size_t count, float limit, float
   }
 }
 
+void route_scores(float* x, size_t count) {
+  for (size_t i = 0; i < count; ++i) x[i] = std::sqrt(x[i] > 20 ? x[i] : std::log1p(std::exp(x[i])));
+}
+
 void pool(const PoolArgs& a) {
   for (size_t i = 0; i < a.width; ++i) {
     float most = a.gate[0][i];
@@ -132,10 +136,10 @@ const Elements& elements() {
                                          nautile::round_bf16, nautile::fp8_encode,
                                          nautile::fp8_quantise, nautile::fp4_encode,
                                          nautile::fp4_quantise, nautile::hadamard,
-                                         swiglu,      pool,
-                                         mixing,      collapse,
-                                         expand,      masked,
-                                         exponentials};
+                                         swiglu,      route_scores,
+                                         pool,        mixing,
+                                         collapse,    expand,
+                                         masked,      exponentials};
   return kElements;
 }
 
