@@ -214,7 +214,7 @@ Json probe_hardware(const Measurements& m) {
 std::string probe_text(const Probe& probe) {
   const Measurements& m = probe.measured;
   std::string out = fmt::format("nautile plan probe: {}, {} threads, {}\n\nmeasured\n", m.cpu, m.threads, m.date);
-  out += fmt::format("  read bandwidth        {:.1f} GB/s (median; {:.1f} to {:.1f}), {} streams a thread{}\n",
+  out += fmt::format("  read bandwidth        {:.1f} GB/s ({:.1f} to {:.1f}), {} streams a thread{}\n",
                      m.read_gbs, m.read_low_gbs, m.read_high_gbs, m.streams,
                      m.fetched ? ", fetched early" : "");
   for (const auto& [name, tflops] : m.units)
@@ -333,7 +333,7 @@ Json probe_json(const Probe& probe) {
           {"threads", m.threads},
           {"date", m.date},
           {"read_gbs",
-           {{"median", m.read_gbs}, {"low", m.read_low_gbs}, {"high", m.read_high_gbs}, {"streams", m.streams}, {"fetched", m.fetched}}},
+           {{"average", m.read_gbs}, {"low", m.read_low_gbs}, {"high", m.read_high_gbs}, {"streams", m.streams}, {"fetched", m.fetched}}},
           {"units", units},
           {"memory_bytes", m.memory_bytes},
           {"disk_gbs", or_null(m.disk_gbs)},

@@ -14,6 +14,7 @@
 #include <fstream>
 #include <iterator>
 #include <memory>
+#include <numeric>
 #include <utility>
 
 #include "sys/clock.h"
@@ -270,7 +271,7 @@ double median(std::vector<double> values) {
   return values[values.size() / 2];
 }
 
-ReadProbe::ReadProbe() = default;
+ReadProbe::ReadProbe() : ways_{{1, false, 0}, {2, false, 0}, {4, false, 0}, {8, false, 0}, {1, true, 0}, {2, true, 0}} {}
 ReadProbe::~ReadProbe() = default;
 
 Status ReadProbe::make(ThreadPool& pool, size_t bytes) {
@@ -291,51 +292,53 @@ Status ReadProbe::make(ThreadPool& pool, size_t bytes) {
   return {};
 }
 
-Result<BandwidthProbe> ReadProbe::measure(ThreadPool& pool, size_t bytes, double seconds) {
-  if (buffer_ == nullptr) NAUTILE_RETURN_IF_ERROR(make(pool, bytes));
+double ReadProbe::pass(ThreadPool& pool, const Way& way, std::vector<double>& ends) {
   const Sum sum = best_sum();
   std::atomic<uint64_t> sink{0};
-  BandwidthProbe best;
-  best.threads = pool.threads();
-  best.bytes = share_ * 8 * static_cast<size_t>(pool.threads());
+  const double begin = seconds_now();
+  pool.run([&](int worker) {
+    sink += sum(buffer_.get() + share_ * static_cast<size_t>(worker), share_, way.streams, way.fetched);
+    ends[static_cast<size_t>(worker)] = seconds_now();
+  });
+  sink_ += sink;
+  return std::max(seconds_now() - begin, 1e-9);
+}
+
+Result<BandwidthProbe> ReadProbe::measure(ThreadPool& pool, size_t bytes, double seconds) {
+  if (buffer_ == nullptr) NAUTILE_RETURN_IF_ERROR(make(pool, bytes));
+  const double until = seconds_now() + seconds;
   std::vector<double> ends(static_cast<size_t>(pool.threads()));
-  constexpr std::pair<int, bool> kWays[] = {{1, false}, {2, false}, {4, false}, {8, false}, {1, true}, {2, true}};
-  for (const auto& [streams, fetched] : kWays) {
-    std::vector<double> passes;
-    std::vector<std::vector<double>> by_node(pool.nodes());
-    const double until = seconds_now() + seconds / std::size(kWays);
-    do {
-      const double begin = seconds_now();
-      pool.run([&](int worker) {
-        sink += sum(buffer_.get() + share_ * static_cast<size_t>(worker), share_, streams, fetched);
-        ends[static_cast<size_t>(worker)] = seconds_now();
-      });
-      passes.push_back(static_cast<double>(best.bytes) / (seconds_now() - begin) / 1e9);
-      for (size_t node = 0; node < by_node.size(); ++node) {
-        double bytes = 0, end = begin + 1e-9;
-        for (int worker = 0; worker < pool.threads(); ++worker) {
-          if (pool.node_of(worker) != node) continue;
-          bytes += static_cast<double>(share_ * 8);
-          end = std::max(end, ends[static_cast<size_t>(worker)]);
-        }
-        by_node[node].push_back(bytes / (end - begin) / 1e9);
+  for (Way& way : ways_) way.seconds += pass(pool, way, ends);
+  const Way& best = *std::ranges::min_element(ways_, {}, &Way::seconds);
+
+  BandwidthProbe probe;
+  probe.streams = best.streams;
+  probe.fetched = best.fetched;
+  probe.threads = pool.threads();
+  probe.bytes = share_ * 8 * static_cast<size_t>(pool.threads());
+  std::vector<double> passes;
+  std::vector<std::vector<double>> by_node(pool.nodes());
+  do {
+    const double begin = seconds_now();
+    passes.push_back(pass(pool, best, ends));
+    for (size_t node = 0; node < by_node.size(); ++node) {
+      double read = 0, end = begin + 1e-9;
+      for (int worker = 0; worker < pool.threads(); ++worker) {
+        if (pool.node_of(worker) != node) continue;
+        read += static_cast<double>(share_ * 8);
+        end = std::max(end, ends[static_cast<size_t>(worker)]);
       }
-    } while (seconds_now() < until || passes.size() < 3);
-    std::sort(passes.begin(), passes.end());
-    const double middle = median(passes);
-    if (middle > best.gbs) {
-      best.gbs = middle;
-      best.streams = streams;
-      best.fetched = fetched;
-      best.low_gbs = passes.front();
-      best.high_gbs = passes.back();
-      best.nodes.clear();
-      for (size_t node = 0; node < by_node.size(); ++node) {
-        best.nodes.push_back({pool.memory_of(node), median(by_node[node])});
-      }
+      by_node[node].push_back(read / (end - begin) / 1e9);
     }
+  } while (seconds_now() < until || passes.size() < 3);
+  const auto rate = [&](double each) { return static_cast<double>(probe.bytes) / each / 1e9; };
+  probe.gbs = rate(std::accumulate(passes.begin(), passes.end(), 0.0) / static_cast<double>(passes.size()));
+  probe.low_gbs = rate(*std::ranges::max_element(passes));
+  probe.high_gbs = rate(*std::ranges::min_element(passes));
+  for (size_t node = 0; node < by_node.size(); ++node) {
+    probe.nodes.push_back({pool.memory_of(node), median(by_node[node])});
   }
-  return best;
+  return probe;
 }
 
 Result<BandwidthProbe> probe_read_bandwidth(ThreadPool& pool, size_t bytes, double seconds) {

@@ -24,9 +24,9 @@ struct NodeRate {
   double gbs = 0;  // 0 where it has no worker
 };
 struct BandwidthProbe {
-  double gbs = 0;                    // best median over the ways to read
-  double low_gbs = 0, high_gbs = 0;  // smallest and largest pass of that way
-  int streams = 0;                   // a thread, at the best
+  double gbs = 0;                    // all passes of the best way together: what memory gives on average, pauses included
+  double low_gbs = 0, high_gbs = 0;  // the slowest and the fastest of them
+  int streams = 0;                   // a thread, of the best way
   bool fetched = false;              // whether its lines were asked for early
   int threads = 0;
   size_t bytes = 0;  // of the buffer that was read
@@ -38,15 +38,25 @@ class ReadProbe {
  public:
   ReadProbe();
   ~ReadProbe();
-  // Reads a buffer of `bytes` (at least 64 MiB; well above the caches to mean memory; the first call's stays) with 1, 2,
-  // 4 and 8 sequential streams a thread, and with 1 and 2 whose lines are asked for early, for about `seconds` in all and three times each at least. kResourceExhausted
-  // when the buffer cannot be had.
+  // Reads a buffer of `bytes` (at least 64 MiB; well above the caches to mean memory; the first call's stays) once in each way
+  // (1, 2, 4 and 8 sequential streams a thread; 1 and 2 whose lines are asked for early), then, for the rest of `seconds` and
+  // three times at least, in the way that has been fastest in those rounds, this call's and all before. Only the latter passes count: the best of
+  // several noisy figures would be higher than what any way sustains. kResourceExhausted when the buffer cannot be had.
   Result<BandwidthProbe> measure(ThreadPool& pool, size_t bytes, double seconds);
 
  private:
+  struct Way {
+    int streams;     // a thread
+    bool fetched;    // lines asked for early
+    double seconds;  // of its rounds
+  };
+  // A pass over the buffer: its seconds. `ends`: [threads], when each was done.
+  double pass(ThreadPool& pool, const Way& way, std::vector<double>& ends);
   Status make(ThreadPool& pool, size_t bytes);
+  std::vector<Way> ways_;
   std::shared_ptr<uint64_t> buffer_;
   size_t share_ = 0;  // words a thread
+  uint64_t sink_ = 0;
 };
 // One measurement.
 Result<BandwidthProbe> probe_read_bandwidth(ThreadPool& pool, size_t bytes, double seconds);
