@@ -56,7 +56,7 @@ void AttentionLayer::operator()(Step& step, size_t layer, int ratio, const Atten
   }
   for (size_t first = 0; first < step.count(); first += kPartTokens) {
     const Part part{first, std::min(kPartTokens, step.count() - first)};
-    queries(step, ratio, weights, part);
+    queries(step, weights, part);
     attend(step, layer, ratio, weights, part);
     output(step, weights, part, y);
   }
@@ -105,28 +105,25 @@ void AttentionLayer::project(Step& step, int ratio, const Attention& weights, co
   if (!products_.empty()) linear_(step, products_, tokens);
 }
 
-// q = rope(headrms(wq_b qr))
-void AttentionLayer::queries(Step& step, int ratio, const Attention& weights, Part part) {
+// wq_b qr of a part, where a step has several; else they stand already.
+void AttentionLayer::queries(Step& step, const Attention& weights, Part part) {
+  if (step.count() <= kPartTokens) return;
   const size_t width = weights.wq_b.rows, rank = weights.wq_b.cols;
+  step.clock.enter(Op::kProjections);
+  linear_(step, weights.wq_b, qr_.floats(0) + part.first * rank, rank, part.count, q_.floats(part.count * width), width,
+          Rounding::kOfficial);
+}
+
+// q = rope(headrms(wq_b qr)): the norm and the rotation of heads of token t.
+void AttentionLayer::turn(const Step& step, int ratio, size_t t, float* q, size_t heads) const {
   const size_t dim = static_cast<size_t>(step.config.head_dim), rope = static_cast<size_t>(step.config.rope_dim);
-  float* q = q_.floats(part.count * width);
-  if (step.count() > kPartTokens) {
-    step.clock.enter(Op::kProjections);
-    linear_(step, weights.wq_b, qr_.floats(0) + part.first * rank, rank, part.count, q, width, Rounding::kOfficial);
-  }
-  step.clock.enter(Op::kQueries);
   const RopeTable& table = step.rope(ratio);
   const Elements& elements = step.kernels.elements;
-  const size_t heads = width / dim;
-  step.pool.for_range(part.count * heads, kHeadBlock, [&](int, size_t begin, size_t end) {
-    for (size_t i = begin; i < end; ++i) {
-      const size_t t = part.first + i / heads;
-      float* head = q + i * dim;
-      head_norm(step, head, dim);
-      elements.rotate(head + dim - rope, &table.cos[t * rope / 2], &table.sin[t * rope / 2], rope / 2, false);
-      if (step.policy.round_bf16) elements.round_bf16(head + dim - rope, rope);
-    }
-  });
+  for (size_t h = 0; h < heads; ++h, q += dim) {
+    head_norm(step, q, dim);
+    elements.rotate(q + dim - rope, &table.cos[t * rope / 2], &table.sin[t * rope / 2], rope / 2, false);
+    if (step.policy.round_bf16) elements.round_bf16(q + dim - rope, rope);
+  }
 }
 
 // kv = fp8q(rope(rms(wkv x))), kept aside as this step's cache rows
@@ -226,7 +223,8 @@ void AttentionLayer::index_queries(Step& step, const Indexer& indexer) {
   });
 }
 
-// o = softmax over window and entries, split over tokens, and over heads when tokens are few.
+// o = softmax over window and entries, split over tokens, and over heads when tokens are few; queries are turned by whoever
+// attends with them.
 void AttentionLayer::attend(Step& step, size_t layer, int ratio, const Attention& weights, Part part) {
   step.clock.enter(Op::kAttention);
   const size_t dim = static_cast<size_t>(step.config.head_dim), heads = weights.sink.size();
@@ -254,9 +252,9 @@ void AttentionLayer::attend(Step& step, size_t layer, int ratio, const Attention
       const std::span<const std::byte* const> attended = attended_rows(step, *run, layer, ratio, t, rows);
       const size_t first = head_blocks * cut / cuts * kHeadBlock,
                    last = std::min(heads, head_blocks * (cut + 1) / cuts * kHeadBlock);
-      float* o = out + (own * heads + first) * dim;
-      step.kernels.attend({kv, attended.data(), attended.size(), q + (own * heads + first) * dim,
-                           weights.sink.data() + first, last - first, scale, precision, o,
+      float *o = out + (own * heads + first) * dim, *mine = q + (own * heads + first) * dim;
+      turn(step, ratio, t, mine, last - first);
+      step.kernels.attend({kv, attended.data(), attended.size(), mine, weights.sink.data() + first, last - first, scale, precision, o,
                            scratch + static_cast<size_t>(worker) * scratch_floats});
       turn_back(step, ratio, t, o, last - first);
     }

@@ -33,13 +33,14 @@ class AttentionLayer {
   static constexpr size_t kPartTokens = 512;
 
   void project(Step& step, int ratio, const Attention& weights, const float* x);
-  void queries(Step& step, int ratio, const Attention& weights, Part part);
+  void queries(Step& step, const Attention& weights, Part part);
   void window_keys(Step& step, int ratio, const Attention& weights);
   void compress(Step& step, size_t layer, int ratio, const Attention& weights);
   void index_queries(Step& step, const Indexer& indexer);
   void attend(Step& step, size_t layer, int ratio, const Attention& weights, Part part);
   std::span<const std::byte* const> attended_rows(Step& step, const TokenRun& run, size_t layer, int ratio, size_t t,
                                                   RowList& list);
+  void turn(const Step& step, int ratio, size_t t, float* q, size_t heads) const;
   void turn_back(const Step& step, int ratio, size_t t, float* o, size_t heads) const;
   void output(Step& step, const Attention& weights, Part part, float* y);
 

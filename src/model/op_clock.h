@@ -13,10 +13,10 @@ enum class Op {
   kOther,        // embedding, angles, checks, and what lies between two steps of one Forward
   kStreams,      // hyper-connections with their mixes, and the norms after them
   kProjections,  // the attention's weight matrices, compressors and indexer included
-  kQueries,      // norm, rotation and rounding of queries and index queries
+  kQueries,      // rotation and rounding of index queries
   kRows,         // window rows and compressed entries: norm, rotation, pooling, packing
   kScores,       // index scores and top-k
-  kAttention,    // scores, softmax and sum over the attended rows
+  kAttention,    // norm and rotation of queries, scores, softmax and sum over the attended rows
   kExperts,      // router, routed and shared experts
   kHead,         // final collapse, norm and logits
 };
