@@ -94,7 +94,7 @@ struct Fp8Quads {
   static constexpr Early early(size_t tokens, Core core) {
     if (core == Core::kIntel) return {.near = 4096, .far = 16 << 10};
     if (core == Core::kZen5 && tokens <= 4) return {.near = 8192, .far = 16 << 10, .step = 1024};
-    if (core == Core::kZen5) return {.near = 8192, .far = 12 << 10};
+    if (core == Core::kZen5) return {.near = 6144, .far = 24 << 10};
     if (tokens == 1) return {.far = 16 << 10, .step = 4096};
     if (tokens == 2) return {.near = 6144, .far = 12 << 10, .step = 512};
     if (tokens == 3) return {.near = 2048, .far = 16 << 10};
