@@ -23,6 +23,7 @@ class FunctionRef<Out(In...)> {
         }) {}
 
   Out operator()(In... in) const { return call_(object_, std::forward<In>(in)...); }
+  // What is called: where its variables lie.
   const void* object() const { return object_; }
 
  private:

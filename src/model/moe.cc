@@ -2,7 +2,6 @@
 #include "model/moe.h"
 
 #include <algorithm>
-#include <cmath>
 #include <cstdint>
 #include <cstring>
 

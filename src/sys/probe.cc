@@ -15,7 +15,6 @@
 #include <iterator>
 #include <memory>
 #include <numeric>
-#include <utility>
 
 #include "sys/clock.h"
 #include "sys/machine.h"
@@ -300,7 +299,6 @@ double ReadProbe::pass(ThreadPool& pool, const Way& way, std::vector<double>& en
     sink += sum(buffer_.get() + share_ * static_cast<size_t>(worker), share_, way.streams, way.fetched);
     ends[static_cast<size_t>(worker)] = seconds_now();
   });
-  sink_ += sink;
   return std::max(seconds_now() - begin, 1e-9);
 }
 

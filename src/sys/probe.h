@@ -40,8 +40,9 @@ class ReadProbe {
   ~ReadProbe();
   // Reads a buffer of `bytes` (at least 64 MiB; well above the caches to mean memory; the first call's stays) once in each way
   // (1, 2, 4 and 8 sequential streams a thread; 1 and 2 whose lines are asked for early), then, for the rest of `seconds` and
-  // three times at least, in the way that has been fastest in those rounds, this call's and all before. Only the latter passes count: the best of
-  // several noisy figures would be higher than what any way sustains. kResourceExhausted when the buffer cannot be had.
+  // three times at least, in the way that has been fastest in those rounds, this call's and all before. Only the latter
+  // passes count: the best of several noisy figures would be higher than what any way sustains. kResourceExhausted when the
+  // buffer cannot be had. The pool has as many threads in every call.
   Result<BandwidthProbe> measure(ThreadPool& pool, size_t bytes, double seconds);
 
  private:
@@ -56,7 +57,6 @@ class ReadProbe {
   std::vector<Way> ways_;
   std::shared_ptr<uint64_t> buffer_;
   size_t share_ = 0;  // words a thread
-  uint64_t sink_ = 0;
 };
 // One measurement.
 Result<BandwidthProbe> probe_read_bandwidth(ThreadPool& pool, size_t bytes, double seconds);
