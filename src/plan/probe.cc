@@ -84,7 +84,7 @@ std::vector<Foretold> foretell_layers(const PlanData& data, const Measurements& 
     one.ratio = layer.decode_seconds / (bytes / read);
     const double arithmetic =
         static_cast<double>(layer.decode_operations) / (measured.bf16_tflops * 1e12 * data.constant("cpu_prefill_use"));
-    one.seconds = bytes / (read * data.constant("cpu_bandwidth_use")) + arithmetic / 2 +
+    one.seconds = std::max(bytes / (read * data.constant("cpu_bandwidth_use")), arithmetic) +
                   data.constant("cpu_fixed_us_per_layer") * 1e-6;
     one.error = one.seconds / layer.decode_seconds - 1;
     all.push_back(one);

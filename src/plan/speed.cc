@@ -10,6 +10,7 @@ namespace {
 constexpr double kOverlap = 0.5;         // of the smaller of memory and compute time that is not hidden
 constexpr double kHiddenDep = 0.5;       // of dispatch and combine, hidden behind the other half of the batch
 constexpr int64_t kPrefillChunk = 4096;  // tokens that share one pass over streamed weights
+constexpr double kHostChunk = 512;       // the same on our own CPU path: the engine's chunk
 constexpr double kFastLinkGbs = 100;     // NVLink and its like
 constexpr double kSlowestPeak = 1e9;     // keeps a missing peak from dividing by zero
 
@@ -70,10 +71,13 @@ double host_bandwidth(const Machine& machine) {
   return host.bandwidth_tbs * 1e12 * std::max(1, machine.host ? machine.sockets : machine.devices);
 }
 
-void finish(Step& step, double memory, double compute, const Tuning& tuning) {
-  // The smaller of the two is half hidden.
+// The smaller of the two is half hidden.
+void overlap_half(Step& step, double memory, double compute) {
   step.memory = memory >= compute ? memory : kOverlap * memory;
   step.compute = memory >= compute ? kOverlap * compute : compute;
+}
+
+void finish(Step& step, const Tuning& tuning) {
   step.total = step.fixed + step.memory + step.compute + step.communication + step.storage + step.draft;
   const double slower = tuning.stack_factor;
   for (double* part :
@@ -115,7 +119,8 @@ Step device_step(const Load& load, const Machine& machine, Layout layout, double
   step.draft = draft * (1.5 * (step.fixed + talk + 0.3 * memory) / layers +
                         static_cast<double>(model.head_bytes) / (tp ? g : 1) / bandwidth);
   step.communication = talk * (tp ? 1 : kHiddenDep);
-  finish(step, memory, compute, tuning);
+  overlap_half(step, memory, compute);
+  finish(step, tuning);
   return step;
 }
 
@@ -167,22 +172,31 @@ Step host_step(const Load& load, const Machine& machine, double batch, int draft
   const Hardware& host = hybrid ? *machine.host : machine.device;
   const double host_sockets = hybrid ? machine.sockets : machine.devices;
   const double host_flops = peaks(host, load.format).bf16 * host_sockets * tuning.host_compute_use;
-  double memory = 0, compute = 0;
   const double expert_ops = tokens * 2.0 * static_cast<double>(model.gemm_expert);
+  double memory = (dense + cache + experts) / host_rate;
   if (hybrid) {
     const double device_rate = machine.device.bandwidth_tbs * 1e12 * tuning.bandwidth_use * machine.devices;
     memory = (dense + cache + experts * split.device) / device_rate + experts * (1 - split.device) / host_rate;
-    compute = tokens * compute_seconds(model, peaks(machine.device, load.format), core(model, load.context), false) /
-                  tuning.decode_compute_use / machine.devices +
-              expert_ops * (1 - split.device) / host_flops;
+    const double compute =
+        tokens * compute_seconds(model, peaks(machine.device, load.format), core(model, load.context), false) /
+            tuning.decode_compute_use / machine.devices +
+        expert_ops * (1 - split.device) / host_flops;
+    overlap_half(step, memory, compute);
     // Every layer sends its rows to the host and takes the sum back.
     step.communication =
         layers * 2 * (tokens * model.config.hidden * 2 / (tuning.host_link_gbs * 1e9) + 10e-6) * (1 - split.device);
     step.fixed = layers * (tuning.fixed_us + tuning.host_fixed_us) * 1e-6;
   } else {
-    memory = (dense + cache + experts) / host_rate;
+    // Our own kernels: products are made while the bytes stream past, so the longer of the two counts, for each kind of
+    // work on its own, since one needs another's outputs.
     const Operations ops = raw_operations(model, load.context);
-    compute = tokens * static_cast<double>(ops.total()) / host_flops;
+    const auto longer = [&](double bytes, double operations) {
+      const double read = bytes / host_rate, computed = operations / host_flops;
+      (read >= computed ? step.memory : step.compute) += std::max(read, computed);
+    };
+    longer(dense, tokens * static_cast<double>(ops.weights) - expert_ops);
+    longer(experts, expert_ops);
+    longer(cache, tokens * static_cast<double>(ops.total() - ops.weights));
     step.fixed = layers * tuning.host_fixed_us * 1e-6;
   }
   if (split.storage > 0 && machine.ssd_read_gbs > 0) {
@@ -191,7 +205,7 @@ Step host_step(const Load& load, const Machine& machine, double batch, int draft
   }
   step.draft = draft * (1.5 * (step.fixed + step.communication + 0.3 * memory) / layers +
                         static_cast<double>(model.head_bytes) / host_rate);
-  finish(step, memory, compute, tuning);
+  finish(step, tuning);
   return step;
 }
 
@@ -285,9 +299,14 @@ double prefill_rate(const Load& load, const Machine& machine, int64_t prompt_tok
   const Split split = split_experts(load, machine, 1);
   double seconds = 0;  // a token
   if (machine.placement == Placement::kCpu) {
+    // As in decode: the longer of reading and computing, for each kind of work.
+    const double chunk = std::min(kHostChunk, static_cast<double>(prompt_tokens));
+    const double read = host_bandwidth(machine) * tuning.host_bandwidth_use * chunk;
     const double dense =
         2.0 * static_cast<double>(model.gemm_fp8 + model.gemm_bf16) - head + mean.attention + mean.index;
-    seconds = (dense + experts) / host_flops;
+    const double touched = coverage(model.config, chunk, tuning.route_correlation);
+    seconds = std::max(dense / host_flops, static_cast<double>(dense_bytes_read(model, load.format)) / read) +
+              std::max(experts / host_flops, static_cast<double>(routed_bytes(model, load.format)) * touched / read);
   } else if (on_device && machine.placement == Placement::kHybrid) {
     seconds =
         (compute_seconds(model, peak, mean, false) - head / peak.bf16) / tuning.prefill_compute_use / machine.devices;
