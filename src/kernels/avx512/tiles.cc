@@ -131,17 +131,19 @@ __attribute__((noinline)) void int8_tile(const MatmulArgs& a, size_t tile, size_
   }
 }
 
+// The first of several passes over a tile share in fetching the next one.
 template <Core kCore>
 void int8_tokens(const MatmulArgs& a, size_t tile) {
+  constexpr size_t kNear = kCore == Core::kZen4 ? 2048 : 4096;
   for_passes<kMostInt8>(a.tokens, [&]<size_t T>(size_t token, size_t pass) {
-    if (kCore == Core::kZen4 || a.tokens <= kMostInt8) {
+    if (a.tokens <= kMostInt8) {
       int8_tile<T, int8_early(T, kCore), false>(a, tile, token);
     } else if (a.tokens <= 2 * kMostInt8) {
-      int8_tile<T, Early{.near = 4096, .next_tile = 2}, false>(a, tile, token, pass);
+      int8_tile<T, Early{.near = kNear, .next_tile = 2}, false>(a, tile, token, pass);
     } else if (pass < 3) {
-      int8_tile<T, Early{.near = 4096, .next_tile = 3}, false>(a, tile, token, pass);
+      int8_tile<T, Early{.near = kNear, .next_tile = 3}, false>(a, tile, token, pass);
     } else {
-      int8_tile<T, Early{.near = 4096}, false>(a, tile, token);
+      int8_tile<T, Early{.near = kNear}, false>(a, tile, token);
     }
   });
 }
