@@ -12,7 +12,7 @@
 #include "kernels/amx/kernels.h"
 #include "kernels/amx/scalar_unit.h"
 #include "kernels/registry.h"
-#include "sys/matrix_unit.h"
+#include "sys/cpu_features.h"
 
 using namespace nautile;
 

@@ -8,7 +8,7 @@
 #include "kernels/avx2/kernels.h"
 #include "kernels/avx512/kernels.h"
 #include "kernels/ref/kernels.h"
-#include "sys/matrix_unit.h"
+#include "sys/cpu_features.h"
 
 namespace nautile {
 namespace {
@@ -24,7 +24,7 @@ std::vector<Version> versions() {
   using avx512::Products;
   __builtin_cpu_init();
   const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-  const bool dots = avx2 && __builtin_cpu_supports("avxvnni");
+  const bool dots = avx2 && avx_vnni_usable();
   const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                       __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
   const bool bytes = avx512 && __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512vbmi");

@@ -18,7 +18,7 @@
 
 #include "sys/clock.h"
 #include "sys/machine.h"
-#include "sys/matrix_unit.h"
+#include "sys/cpu_features.h"
 
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -248,7 +248,7 @@ std::vector<Kind> kinds() {
   if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
     found.push_back({"fp32 FMA 256 bit", "avx2", chain_fma256});
   if (__builtin_cpu_supports("avx2")) found.push_back({"int8 pairs 256 bit", "avx2", chain_int8_pairs});
-  if (__builtin_cpu_supports("avxvnni")) found.push_back({"int8 dot 256 bit", "avx2", chain_int8_dots});
+  if (avx_vnni_usable()) found.push_back({"int8 dot 256 bit", "avx2", chain_int8_dots});
   if (__builtin_cpu_supports("avx512f")) found.push_back({"fp32 FMA 512 bit", "avx512", chain_fma512});
   if (__builtin_cpu_supports("avx512bf16")) found.push_back({"BF16 dot 512 bit", "avx512", chain_bf16});
   if (__builtin_cpu_supports("avx512vnni")) found.push_back({"int8 dot 512 bit", "avx512", chain_int8});

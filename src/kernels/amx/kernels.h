@@ -5,7 +5,7 @@
 
 namespace nautile::amx {
 
-// The table; needs avx512 with dot products, its matrix products matrix_unit_usable() (sys/matrix_unit.h) too.
+// The table; needs avx512 with dot products, its matrix products matrix_unit_usable() (sys/cpu_features.h) too.
 const Kernels& kernels();
 
 // The same loops and packing over a scalar class that follows the instructions' definition (twin.cc), for tests: any CPU
