@@ -113,6 +113,23 @@ TEST_CASE("a hybrid lies between the host alone and the device alone; a disk onl
   CHECK(user(streamed, Layout::kTp, 1, 0) < slow);
 }
 
+TEST_CASE("a CPU hides the shorter of reading and computing; a short prompt reads as much as a long one") {
+  Setup s = setup("v4-flash", "epyc-9005-1s", 1, 32768);
+  s.machine.placement = Placement::kCpu;
+  s.machine.device.bf16_tflops = 1000;  // nothing but bytes counts
+  const double base = user(s, Layout::kTp, 1, 0);
+  Setup stronger = s;
+  stronger.machine.device.bf16_tflops = 10000;
+  CHECK(user(stronger, Layout::kTp, 1, 0) == doctest::Approx(base));
+  Setup weaker = s;
+  weaker.machine.device.bf16_tflops = 0.01;  // nothing but operations
+  Setup wider = weaker;
+  wider.machine.device.bandwidth_tbs *= 10;
+  CHECK(user(wider, Layout::kTp, 1, 0) == doctest::Approx(user(weaker, Layout::kTp, 1, 0)));
+  s.load.model = &s.model;
+  CHECK(prefill_rate(s.load, s.machine, 512, s.tuning) > 2 * prefill_rate(s.load, s.machine, 128, s.tuning));
+}
+
 TEST_CASE("in a hybrid, caches push experts to the host and cost speed") {
   Setup s = setup("v4-flash", "rtx-5090", 1, 32768);
   s.load.model = &s.model;
