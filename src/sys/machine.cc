@@ -3,6 +3,7 @@
 
 #include <fmt/format.h>
 #include <sched.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <charconv>
@@ -12,6 +13,7 @@
 #include <map>
 #include <optional>
 #include <set>
+#include <sstream>
 
 namespace nautile {
 namespace {
@@ -174,6 +176,25 @@ Limits read_limits(const std::string& root) {
     }
   }
   return limits;
+}
+
+double stolen_seconds(std::span<const int> cpus, const std::string& root) {
+  std::ifstream file(root + "/proc/stat");
+  std::string line;
+  uint64_t ticks = 0;
+  while (std::getline(file, line)) {  // "cpu0 user nice system idle iowait irq softirq steal ..."
+    std::istringstream words(line);
+    std::string name;
+    uint64_t value = 0;
+    words >> name;
+    const auto cpu = name.starts_with("cpu") ? number(std::string_view(name).substr(3)) : std::nullopt;
+    if (!cpu || std::find(cpus.begin(), cpus.end(), static_cast<int>(*cpu)) == cpus.end()) continue;
+    constexpr int kSteal = 8;
+    int field = 0;
+    while (field < kSteal && words >> value) ++field;
+    if (field == kSteal) ticks += value;
+  }
+  return static_cast<double>(ticks) / static_cast<double>(::sysconf(_SC_CLK_TCK));
 }
 
 int usable_cores() {

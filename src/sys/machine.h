@@ -34,6 +34,10 @@ struct Limits {
 };
 Limits read_limits(const std::string& root = "");
 
+// Processor time since the start that these logical CPUs were ready to run and the host of a virtual machine ran something else,
+// in seconds; 0 where the system does not say.
+double stolen_seconds(std::span<const int> cpus, const std::string& root = "");
+
 // How many threads a pool should have: one a physical core, and no more than the processor time allows; at least 1.
 int usable_cores();
 

@@ -4,6 +4,7 @@
 #include <doctest/doctest.h>
 #include <fmt/format.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 #include <filesystem>
 #include <fstream>
@@ -137,4 +138,15 @@ TEST_CASE("no limits") {
 TEST_CASE("this machine has a core for the pool, and no more cores than CPUs") {
   CHECK(usable_cores() >= 1);
   CHECK(usable_cores() <= static_cast<int>(allowed_cpus().size()));
+}
+
+TEST_CASE("processor time that a virtual machine's host kept") {
+  const Root root;
+  const std::vector<int> cpus = {1, 10, 12};
+  CHECK(stolen_seconds(cpus, root.path()) == 0);
+  root.put("/proc/stat",
+           "cpu  1 2 3 4 5 6 7 999 0 0\ncpu0 1 2 3 4 5 6 7 500 0 0\ncpu1 1 2 3 4 5 6 7 30 0 0\ncpu10 1 2 3 4 5 6 7 12 0 0\n"
+           "cpu12 1 2 3\nctxt 10");
+  CHECK(stolen_seconds(cpus, root.path()) == doctest::Approx(42.0 / static_cast<double>(::sysconf(_SC_CLK_TCK))));
+  CHECK(stolen_seconds(allowed_cpus()) >= 0);
 }

@@ -15,6 +15,8 @@
 #include <fstream>
 #include <string>
 
+#include "sys/clock.h"
+
 namespace nautile {
 
 Result<std::shared_ptr<std::byte>> large_pages(size_t bytes, int node) {
@@ -67,6 +69,24 @@ Status populate_pages(const void* data, size_t bytes) {
     return {Code::kIo, fmt::format("cannot read: {}", std::strerror(errno == EFAULT ? EIO : errno))};
   }
   return {};
+}
+
+TouchedPages touch_pages(const void* data, size_t bytes) {
+  constexpr size_t kPage = 4096, kPiece = 64 << 10;
+  constexpr double kWait = 8e-6;
+  const auto* at = static_cast<const volatile char*>(data);
+  TouchedPages touched;
+  double before = seconds_now();
+  for (size_t begin = 0; begin < bytes; begin += kPiece) {
+    const size_t end = std::min(bytes, begin + kPiece);
+    for (size_t i = begin; i < end; i += kPage) static_cast<void>(at[i]);
+    static_cast<void>(at[end - 1]);
+    const double now = seconds_now();
+    touched.waited += now - before >= kWait;
+    ++touched.pieces;
+    before = now;
+  }
+  return touched;
 }
 
 ProcessMemory process_memory() {

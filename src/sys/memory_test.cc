@@ -2,10 +2,13 @@
 #include "sys/memory.h"
 
 #include <doctest/doctest.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 #include <cstring>
 #include <filesystem>
 #include <set>
+#include <vector>
 
 #include "sys/memory_for_test.h"
 
@@ -52,4 +55,22 @@ TEST_CASE("a node that is not there is no error") {
     REQUIRE(made.ok());
     std::memset(made.value().get(), 1, kBytes);
   }
+}
+
+TEST_CASE("touching pages fetches each of the range and reads nothing beyond it") {
+  const size_t page = static_cast<size_t>(::sysconf(_SC_PAGESIZE)), bytes = 40 * page;
+  auto* data = static_cast<std::byte*>(
+      ::mmap(nullptr, bytes + page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0));
+  REQUIRE(static_cast<void*>(data) != MAP_FAILED);
+  ::madvise(data, bytes, MADV_NOHUGEPAGE);
+  REQUIRE(::mprotect(data + bytes, page, PROT_NONE) == 0);
+  // From within the second page to the end: touching the page behind it would end the process.
+  const TouchedPages touched = touch_pages(data + page + 100, bytes - page - 100);
+  CHECK(touched.pieces == (bytes - page - 100 + (64 << 10) - 1) / (64 << 10));
+  CHECK(touched.waited <= touched.pieces);
+  std::vector<unsigned char> there(bytes / page);
+  REQUIRE(::mincore(data, bytes, there.data()) == 0);
+  for (size_t i = 0; i < there.size(); ++i) CHECK((there[i] & 1) == (i == 0 ? 0 : 1));
+  ::munmap(data, bytes + page);
+  CHECK(touch_pages(nullptr, 0).pieces == 0);
 }

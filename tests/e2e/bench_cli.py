@@ -29,6 +29,7 @@ with tempfile.TemporaryDirectory() as folder:
     for row in out["rows"]:
         assert row["slowest"] <= row["tokens_per_s"] <= row["fastest"], row
         assert 0 < row["percent_of_bound"] and row["bytes"]["weights"] > 0, row
+        assert 0 <= row["percent_stolen"] <= 100 and 0 <= row["percent_taken"] <= 100, row
     deep, shallow = out["rows"][2], out["rows"][0]
     assert deep["operations"]["attention"] > shallow["operations"]["attention"], (deep, shallow)
     texts = [e.text for e in xml.etree.ElementTree.parse(figure).iter() if e.text]

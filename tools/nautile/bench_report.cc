@@ -31,6 +31,13 @@ std::string bench_text(const std::vector<BenchRow>& rows) {
     for (const double seconds : r.op_seconds) out += fmt::format(" {:>11.3f}", 1e3 * seconds);
     out += "\n";
   }
+  constexpr double kMuch = 1;  // percent
+  for (const BenchRow& r : rows) {
+    if (r.percent_stolen < kMuch && r.percent_taken < kMuch) continue;
+    out += fmt::format("{} depth {} batch {} chunk {}: disturbed by this virtual machine's host, which kept {:.1f}% of the processors' "
+                       "time and had taken the pages of {:.1f}% of the experts (brought back before the clock ran)\n",
+                       r.what, r.depth, r.batch, r.chunk, r.percent_stolen, r.percent_taken);
+  }
   return out;
 }
 
@@ -66,13 +73,13 @@ std::string bench_csv(const std::vector<BenchRow>& rows) {
       "what,depth,batch,chunk,threads,tokens_per_s,slowest,fastest,bound_tokens_per_s,weight_gb_per_s,read_gb_per_s,"
       "tflops,peak_tflops,experts";
   for (const char* name : kOpNames) out += fmt::format(",{}_ms", name);
-  out += "\n";
+  out += ",percent_of_bound,percent_stolen,percent_taken\n";
   for (const BenchRow& r : rows) {
     out += fmt::format("{},{},{},{},{},{:.4f},{:.4f},{:.4f},{:.4f},{:.3f},{:.3f},{:.4f},{:.4f},{:.2f}", r.what, r.depth,
                        r.batch, r.chunk, r.threads, r.tokens_per_s, r.low, r.high, r.bound_tokens_per_s(),
                        r.weight_gbs(), r.read_gbs, r.tflops(), r.ceilings.float_tflops, r.experts);
     for (const double seconds : r.op_seconds) out += fmt::format(",{:.4f}", 1e3 * seconds);
-    out += "\n";
+    out += fmt::format(",{:.1f},{:.1f},{:.1f}\n", r.percent_of_bound, r.percent_stolen, r.percent_taken);
   }
   return out;
 }
@@ -119,6 +126,8 @@ std::string bench_json(const std::vector<BenchRow>& rows, const std::string& isa
                 {"tflops", r.tflops()},
                 {"percent_of_peak", r.percent_of_peak()},
                 {"experts_a_layer", r.experts},
+                {"percent_stolen", r.percent_stolen},
+                {"percent_taken", r.percent_taken},
                 {"peak_memory_bytes", r.peak_bytes},
                 {"state_bytes", r.state_bytes},
                 {"bytes", {{"weights", r.cost.weight_bytes()}, {"experts", r.cost.experts.bytes}, {"attention", r.cost.attention.bytes}, {"index", r.cost.index.bytes}}},

@@ -2,7 +2,9 @@
 #include "bench_rows.h"
 
 #include <algorithm>
+#include <atomic>
 
+#include "model/node_rows.h"
 #include "model/pooling.h"
 #include "sys/clock.h"
 #include "sys/memory.h"
@@ -48,9 +50,44 @@ Result<double> Bench::read_rate() {
   return probe.gbs;
 }
 
-// Notes a repeat that has just ended, and the read rate after it.
-Status Bench::add_repeat(double seconds, double tokens) {
+void Bench::begin_row() {
+  reset_peak_memory();
+  rates_.clear();
+  seconds_ = stolen_ = percent_taken_ = 0;
+}
+
+// Experts are read now and then only, and so the pages that the host of a virtual machine takes: it gives each back when it is
+// touched, at a rate of tens to hundreds of MB/s. The read probe's own pages it leaves. So they come back before the clock runs.
+void Bench::begin_repeat() {
+  if (weights_.tiles != nullptr && !weights_.tiles_mapped) {
+    const size_t layers = weights_.layers.size(), experts = weights_.layers[0].moe.experts.size();
+    std::atomic<size_t> pieces = 0, waited = 0;
+    const std::vector<size_t> counts(pool_.nodes(), layers * experts);
+    pool_.for_items(counts, [&](int, size_t node, size_t item) {
+      const Expert& expert = weights_.layers[item / experts].moe.experts[item % experts];
+      for (const WeightView* all : {&expert.w1, &expert.w3, &expert.w2}) {
+        if (all->layout != WeightLayout::kTiles) continue;  // of the checkpoint's file
+        const WeightView own = on_node(*all, node);
+        const RowRange rows = node_rows(pool_, own.rows, node);
+        const size_t row = own.bytes() / own.rows;
+        const TouchedPages touched = touch_pages(own.data + rows.begin * row, (rows.end - rows.begin) * row);
+        pieces += touched.pieces;
+        waited += touched.waited;
+      }
+    });
+    percent_taken_ = std::max(percent_taken_, 100 * static_cast<double>(waited) / static_cast<double>(std::max<size_t>(pieces, 1)));
+  }
+  forward_.clock().reset();
+  repeat_stolen_ = stolen_seconds(cpus_);
+  repeat_began_ = seconds_now();
+}
+
+// Notes it, and the read rate after it.
+Status Bench::end_repeat(double tokens) {
+  const double seconds = seconds_now() - repeat_began_;
   rates_.push_back(tokens / seconds);
+  seconds_ += seconds;
+  stolen_ += stolen_seconds(cpus_) - repeat_stolen_;
   NAUTILE_ASSIGN(const double read, read_rate());
   reads_.push_back(read);
   return {};
@@ -108,18 +145,15 @@ Result<BenchRow> Bench::decode(int64_t depth, int64_t batch, int steps) {
   BenchRow row{"decode", depth, batch, 1, pool_.threads()};
   NAUTILE_RETURN_IF_ERROR(step());
   NAUTILE_ASSIGN(const double before, read_rate());
-  reset_peak_memory();
-  rates_.clear();
+  begin_row();
   reads_.assign(1, before);
   std::array<double, kOps> ops{};
   const uint64_t experts = forward_.experts_read();
   for (int r = 0; r < repeats_; ++r) {
-    forward_.clock().reset();
-    const double begin = seconds_now();
+    begin_repeat();
     for (int i = 0; i < steps; ++i) NAUTILE_RETURN_IF_ERROR(step());
-    const double seconds = seconds_now() - begin;
+    NAUTILE_RETURN_IF_ERROR(end_repeat(static_cast<double>(batch) * steps));
     for (size_t i = 0; i < kOps; ++i) ops[i] += forward_.clock().seconds()[i];
-    NAUTILE_RETURN_IF_ERROR(add_repeat(seconds, static_cast<double>(batch) * steps));
   }
   const double all_steps = static_cast<double>(steps) * repeats_;
   for (int64_t i = 0; i < batch; ++i) add_tokens(row.cost, depth, depth + 1);
@@ -132,8 +166,7 @@ Result<BenchRow> Bench::prefill(int64_t depth, int64_t chunk) {
   depth = std::min<int64_t>(depth, weights_.config.max_positions - chunk);
   BenchRow row{"prefill", depth, 1, chunk, pool_.threads()};
   NAUTILE_RETURN_IF_ERROR(read_rate().status());  // its buffer is there from here on
-  reset_peak_memory();
-  rates_.clear();
+  begin_row();
   std::array<double, kOps> ops{};
   uint64_t experts = 0;
   for (int r = -1; r < repeats_; ++r) {  // the first one warms up
@@ -146,13 +179,11 @@ Result<BenchRow> Bench::prefill(int64_t depth, int64_t chunk) {
       NAUTILE_ASSIGN(const double before, read_rate());
       reads_.assign(1, before);
     }
-    forward_.clock().reset();
-    const double begin = seconds_now();
+    if (r >= 0) begin_repeat();
     NAUTILE_RETURN_IF_ERROR(forward_({&item, 1}, Logits::kLast).status());
     if (r < 0) continue;
-    const double seconds = seconds_now() - begin;
+    NAUTILE_RETURN_IF_ERROR(end_repeat(static_cast<double>(chunk)));
     for (size_t i = 0; i < kOps; ++i) ops[i] += forward_.clock().seconds()[i];
-    NAUTILE_RETURN_IF_ERROR(add_repeat(seconds, static_cast<double>(chunk)));
   }
   add_tokens(row.cost, depth, depth + chunk);
   for (size_t i = 0; i < kOps; ++i) row.op_seconds[i] = ops[i] / repeats_;
@@ -191,6 +222,8 @@ void Bench::finish(BenchRow& row, double experts, double steps) {
   row.low = *std::min_element(rates_.begin(), rates_.end());
   row.high = *std::max_element(rates_.begin(), rates_.end());
   row.read_gbs = median(reads_);
+  row.percent_stolen = 100 * stolen_ / (seconds_ * static_cast<double>(cpus_.size()));
+  row.percent_taken = percent_taken_;
   row.ceilings = ceilings_;
   std::vector<double> shares;
   for (size_t r = 0; r < rates_.size(); ++r) {

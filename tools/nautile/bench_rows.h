@@ -8,6 +8,7 @@
 
 #include "model/forward.h"
 #include "model/repack.h"
+#include "sys/machine.h"
 #include "sys/probe.h"
 
 namespace nautile {
@@ -55,6 +56,8 @@ struct BenchRow {
   StepCost cost{};                             // of one step
   Ceilings ceilings{};
   std::array<double, kOps> op_seconds{};       // of one step, mean of the repeats
+  double percent_stolen = 0;                   // of the processors' time in the repeats: the host ran something else
+  double percent_taken = 0;                    // of the experts: pages taken by the host, brought back before a repeat; the most
   double peak_bytes = 0, state_bytes = 0;      // most memory of the process while it ran; of it, the sequences' states
 
   double step_s() const { return static_cast<double>(batch * chunk) / tokens_per_s; }
@@ -99,7 +102,9 @@ class Bench {
  private:
   Result<double> read_rate();
   void read_peak(double seconds);
-  Status add_repeat(double seconds, double tokens);
+  void begin_row();
+  void begin_repeat();
+  Status end_repeat(double tokens);
   int32_t next_token();
   Result<std::unique_ptr<SequenceState>> state(int64_t depth, uint64_t seed);
   void add_tokens(StepCost& cost, int64_t begin, int64_t end) const;
@@ -115,6 +120,8 @@ class Bench {
   std::string_view isa_;
   bool byte_experts_;                // FP4 matrices take int8 activations
   std::vector<double> rates_, reads_;  // of the row at hand: its repeats, and the read rates before and after each
+  double repeat_began_ = 0, repeat_stolen_ = 0, seconds_ = 0, stolen_ = 0, percent_taken_ = 0;  // likewise
+  std::vector<int> cpus_ = allowed_cpus();
   uint64_t random_ = 1;
 };
 
