@@ -4,11 +4,13 @@
 usage: soak.py BUILD_DIRECTORY [--seconds 600] [--warm-up 300] [--model DIR] [--clients 6]
 
 The warm-up is counted in work and not in time, so that a slow machine is as warm as a fast one when the seconds begin: so many
-requests of the mixed traffic, then ten times as many offered at ten times the capacity. Half of the seconds offer ten times the
-capacity beside the mixed traffic; the rest is mixed traffic alone: four dialects, streams and whole answers, structured output, tools, logprobs, several choices, errors, clients that
-leave in prefill and in decode, slow readers. Asserted: every accepted request finishes, every refusal is a 503 or 529 with
-Retry-After, the server's own memory beside the prefix cache (which fills to its limit, when depends on the machine) stays flat after the
-overload and within a wider allowance over it (its high-water mark stays), and at the end the engine is idle without a sequence, a state or a stream.
+requests of the mixed traffic, then, a few times, as many long prompts at once as a step holds and as many connections as the
+overload opens (11 MB that else a stall of the machine brings about hours later), then ten times as many requests as at first, offered at
+ten times the capacity. Half of the seconds offer ten times the capacity beside the mixed traffic; the rest is mixed traffic alone:
+four dialects, streams and whole answers, structured output, tools, logprobs, several choices, errors, clients that leave in prefill
+and in decode, slow readers. Asserted: every accepted request finishes, every refusal is a 503 or 529 with Retry-After, the server's
+own memory beside the prefix cache (which fills to its limit, when depends on the machine) stays flat after the overload and within a
+wider allowance over it (its high-water mark stays), and at the end the engine is idle without a sequence, a state or a stream.
 """
 import argparse
 import collections
@@ -27,6 +29,8 @@ HERE = pathlib.Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "e2e"))
 from serve_harness import Server, chat, check, events, eventually, head, read_response  # noqa: E402
 
+SEQUENCES, CONNECTIONS = 16, 1000  # the most in a step, and that the overload opens
+BURSTS = 4  # of either to warm up
 WAIT_S = 200  # longest that an accepted request may take while ten times too much is offered
 FLAT_MB, OVERLOAD_MB = 6, 12  # between the medians of the first and the last fifth: after the overload, after the warm-up
 SCHEMA = {"type": "object", "properties": {"name": {"type": "string", "maxLength": 8}, "n": {"type": "integer", "minimum": 3, "maximum": 99}}, "required": ["name", "n"], "additionalProperties": False}
@@ -117,6 +121,16 @@ class Traffic:
     def tools(self, rng):
         self.ask("/v1/chat/completions", chat("weather?", tools=[TOOL], tool_choice="required", max_tokens=80, stream=rng.random() < 0.5))
 
+    def at_once(self, count, body):
+        """So many connections, and a request on each before the first answer is read: what the traffic meets by chance, early or hours later."""
+        data = json.dumps(body).encode()
+        connections = [self.server.connect(WAIT_S) for _ in range(count)]
+        for s in connections:
+            s.sendall(head("POST", "/v1/chat/completions", {"Content-Type": "application/json", "Content-Length": len(data)}) + data)
+        for s in connections:
+            with s:
+                check(read_response(s).status in (200, 503), "a request of many at once is answered or refused")
+
     def many(self, rng):
         self.ask("/v1/chat/completions", chat("hi", n=rng.choice([2, 4]), logprobs=True, top_logprobs=3, max_tokens=15, stream=rng.random() < 0.5))
 
@@ -175,7 +189,7 @@ def main():
     flags.add_argument("--clients", type=int, default=6)
     o = flags.parse_args()
     load = str(o.build / "tests/load/serve_load")
-    more = ["--quiet", "--max-connections-per-address", "4096", "--max-sequences", "16", "--max-queue", "64", "--cache-memory", "64MB", "--state-memory", "256MB"]
+    more = ["--quiet", "--max-connections-per-address", "4096", "--max-sequences", str(SEQUENCES), "--max-queue", "64", "--cache-memory", "64MB", "--state-memory", "256MB"]
     with Server(str(o.build / "nautile"), *more, backend="engine", model=o.model) as server:
         pid = server.process.pid
         begin = time.time()
@@ -193,8 +207,11 @@ def main():
         files = len(os.listdir(f"/proc/{pid}/fd"))
         traffic = Traffic(server, o.clients)
         def overload(seconds):
-            return subprocess.run([load, "--port", str(server.port), "--rate", f"{10 * capacity:.0f}", "--seconds", str(seconds), "--tokens", "128", "--pid", str(pid), "--most", "1000"], stdout=subprocess.PIPE, text=True)
+            return subprocess.run([load, "--port", str(server.port), "--rate", f"{10 * capacity:.0f}", "--seconds", str(seconds), "--tokens", "128", "--pid", str(pid), "--most", str(CONNECTIONS)], stdout=subprocess.PIPE, text=True)
         traffic.wait(requests=o.warm_up)
+        for _ in range(BURSTS):
+            traffic.at_once(SEQUENCES, chat("word " * 3000, stream=False, max_tokens=300))
+            traffic.at_once(CONNECTIONS, chat("hello", stream=True, max_tokens=128))
         overload(o.warm_up / capacity)
         warm = time.time() - begin
         run = overload(o.seconds / 2)
