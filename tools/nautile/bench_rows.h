@@ -9,6 +9,7 @@
 #include "model/forward.h"
 #include "model/repack.h"
 #include "sys/machine.h"
+#include "sys/memory.h"
 #include "sys/probe.h"
 
 namespace nautile {
@@ -86,6 +87,14 @@ struct LoadReport {
 
   void progress(const LoadProgress& p);
 };
+
+// Experts are read now and then only, so of them the host of a virtual machine takes pages; it gives each back when it is touched,
+// at tens to hundreds of MB/s, and never takes the read probe's. So all are touched before a clock starts that shall measure the
+// engine. Expert `index` of expert_count(), where it lies in memory of the process. Thread-safety: reads only; does not run the pool.
+inline size_t expert_count(const Weights& weights) {
+  return weights.layers.size() * weights.layers[0].moe.experts.size();
+}
+TouchedPages touch_expert(const Weights& weights, const ThreadPool& pool, size_t index);
 
 class Bench {
  public:
