@@ -34,8 +34,8 @@ std::string bench_text(const std::vector<BenchRow>& rows) {
   constexpr double kMuch = 1;  // percent
   for (const BenchRow& r : rows) {
     if (r.percent_stolen < kMuch && r.percent_taken < kMuch) continue;
-    out += fmt::format("{} depth {} batch {} chunk {}: disturbed by this virtual machine's host, which kept {:.1f}% of the processors' "
-                       "time and had taken the pages of {:.1f}% of the experts (brought back before the clock ran)\n",
+    out += fmt::format("{} depth {} batch {} chunk {}: disturbed: the host of this virtual machine kept {:.1f}% of the processors' "
+                       "time, and pages of {:.1f}% of the experts were away (brought back before the clock ran)\n",
                        r.what, r.depth, r.batch, r.chunk, r.percent_stolen, r.percent_taken);
   }
   return out;

@@ -89,8 +89,8 @@ struct LoadReport {
 };
 
 // Experts are read now and then only, so of them the host of a virtual machine takes pages; it gives each back when it is touched,
-// at tens to hundreds of MB/s, and never takes the read probe's. So all are touched before a clock starts that shall measure the
-// engine. Expert `index` of expert_count(), where it lies in memory of the process. Thread-safety: reads only; does not run the pool.
+// at tens to hundreds of MB/s. The read probe's come back in its first pass. So all experts are touched before a clock starts that
+// shall measure the engine. Expert `index` of expert_count(), where it lies in memory of the process. Thread-safety: reads only; does not run the pool.
 inline size_t expert_count(const Weights& weights) {
   return weights.layers.size() * weights.layers[0].moe.experts.size();
 }
