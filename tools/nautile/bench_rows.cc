@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <atomic>
 
+#include "kernels/tiles.h"
 #include "model/node_rows.h"
 #include "model/pooling.h"
 #include "sys/clock.h"
@@ -31,8 +32,8 @@ TouchedPages touch_expert(const Weights& weights, const ThreadPool& pool, size_t
     for (size_t node = 0; node < pool.nodes(); ++node) {
       const WeightView own = on_node(*all, node);
       const RowRange rows = node_rows(pool, own.rows, node);
-      const size_t row = own.bytes() / own.rows;
-      const TouchedPages part = touch_pages(own.data + rows.begin * row, (rows.end - rows.begin) * row);
+      const size_t tile = tile_bytes(own.format, own.cols);
+      const TouchedPages part = touch_pages(own.data + rows.begin / kTileRows * tile, tile_count(rows.end - rows.begin) * tile);
       touched.pieces += part.pieces;
       touched.waited += part.waited;
     }
