@@ -54,14 +54,12 @@ class KernelBench {
     out_ += fmt::format("read {:.1f} GB/s, peak {:.3f} TFLOP/s (float or BF16), {:.3f} Top/s (int8), {} threads, medians of {}\n\n",
                         read_gbs_, float_, byte_, pool_.threads(), kRepeats);
     out_ += fmt::format("{:44} {:>12} {:>16} {:>10}\n", "kernel", "time", "rate", "of ceiling");
-    const std::vector<int> cpus = allowed_cpus();
-    const double begin = seconds_now(), stolen = stolen_seconds(cpus);
+    const HostTime host;
     matrices();
     attention();
     index();
     elements();
-    const double kept = 100 * (stolen_seconds(cpus) - stolen) / ((seconds_now() - begin) * static_cast<double>(cpus.size()));
-    if (kept >= 0.5) out_ += fmt::format("\ndisturbed: this virtual machine's host kept {:.1f}% of the processors' time\n", kept);
+    if (const double kept = host.percent(); kept >= 0.5) out_ += fmt::format("\ndisturbed: this virtual machine's host kept {:.1f}% of the processors' time\n", kept);
     return out_;
   }
 

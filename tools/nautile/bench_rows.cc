@@ -73,7 +73,8 @@ Result<double> Bench::read_rate() {
 void Bench::begin_row() {
   reset_peak_memory();
   rates_.clear();
-  seconds_ = stolen_ = percent_taken_ = 0;
+  percent_taken_ = 0;
+  host_ = HostTime();
 }
 
 void Bench::begin_repeat() {
@@ -85,16 +86,12 @@ void Bench::begin_repeat() {
   });
   percent_taken_ = std::max(percent_taken_, 100 * static_cast<double>(waited) / static_cast<double>(std::max<size_t>(pieces, 1)));
   forward_.clock().reset();
-  repeat_stolen_ = stolen_seconds(cpus_);
   repeat_began_ = seconds_now();
 }
 
 // Notes it, and the read rate after it.
 Status Bench::end_repeat(double tokens) {
-  const double seconds = seconds_now() - repeat_began_;
-  rates_.push_back(tokens / seconds);
-  seconds_ += seconds;
-  stolen_ += stolen_seconds(cpus_) - repeat_stolen_;
+  rates_.push_back(tokens / (seconds_now() - repeat_began_));
   NAUTILE_ASSIGN(const double read, read_rate());
   reads_.push_back(read);
   return {};
@@ -229,7 +226,7 @@ void Bench::finish(BenchRow& row, double experts, double steps) {
   row.low = *std::min_element(rates_.begin(), rates_.end());
   row.high = *std::max_element(rates_.begin(), rates_.end());
   row.read_gbs = median(reads_);
-  row.percent_stolen = 100 * stolen_ / (seconds_ * static_cast<double>(cpus_.size()));
+  row.percent_stolen = host_.percent();
   row.percent_taken = percent_taken_;
   row.ceilings = ceilings_;
   std::vector<double> shares;

@@ -8,6 +8,7 @@
 
 #include "model/forward.h"
 #include "model/repack.h"
+#include "sys/clock.h"
 #include "sys/machine.h"
 #include "sys/memory.h"
 #include "sys/probe.h"
@@ -57,7 +58,7 @@ struct BenchRow {
   StepCost cost{};                             // of one step
   Ceilings ceilings{};
   std::array<double, kOps> op_seconds{};       // of one step, mean of the repeats
-  double percent_stolen = 0;                   // of the processors' time in the repeats: the host ran something else
+  double percent_stolen = 0;                   // of the processors' time while it was measured, probes with it: the host's
   double percent_taken = 0;                    // of the experts: pages taken by the host, brought back before a repeat; the most
   double peak_bytes = 0, state_bytes = 0;      // most memory of the process while it ran; of it, the sequences' states
 
@@ -86,6 +87,19 @@ struct LoadReport {
   bool mapped = false;      // from a repacked file
 
   void progress(const LoadProgress& p);
+};
+
+// What share of the processors' time the host of a virtual machine has kept since this was made, in percent.
+class HostTime {
+ public:
+  double percent() const {
+    const double all = (seconds_now() - began_) * static_cast<double>(cpus_.size());
+    return 100 * (stolen_seconds(cpus_) - stolen_) / all;
+  }
+
+ private:
+  std::vector<int> cpus_ = allowed_cpus();
+  double began_ = seconds_now(), stolen_ = stolen_seconds(cpus_);
 };
 
 // Experts are read now and then only, so of them the host of a virtual machine takes pages; it gives each back when it is touched,
@@ -129,8 +143,8 @@ class Bench {
   std::string_view isa_;
   bool byte_experts_;                // FP4 matrices take int8 activations
   std::vector<double> rates_, reads_;  // of the row at hand: its repeats, and the read rates before and after each
-  double repeat_began_ = 0, repeat_stolen_ = 0, seconds_ = 0, stolen_ = 0, percent_taken_ = 0;  // likewise
-  std::vector<int> cpus_ = allowed_cpus();
+  double repeat_began_ = 0, percent_taken_ = 0;  // likewise
+  HostTime host_;                                // likewise
   uint64_t random_ = 1;
 };
 
